@@ -1,0 +1,1 @@
+"""Speed measured against a named peer, in one run, as a ratio."""

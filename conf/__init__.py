@@ -1,0 +1,1 @@
+"""Hydra presets, found as `pkg://robopref.conf` from any directory."""

@@ -1,0 +1,3 @@
+"""The `robopref` command."""
+def main() -> None:
+    raise SystemExit(2)

@@ -1,0 +1,1 @@
+"""The trajectory store, the preference sidecar, windows and batches, normalisation, exporters."""

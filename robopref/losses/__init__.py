@@ -1,0 +1,1 @@
+"""Pure functions of scores: one value per pair, `(B,) -> (B,)`."""

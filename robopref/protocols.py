@@ -1,0 +1,96 @@
+"""The interfaces that plug-ins keep. A plug-in needs no base class, only these methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robopref.arrays import Trajectory
+from robopref.types import Chunks, Draws, Observation, PolicySpec, PreferenceBatch, Segments
+
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One generator for a whole batch, or one per row (then a row's result does not depend on its neighbours)."""
+
+
+class Policy(Protocol):
+    """A generative policy over action chunks. `score` of policy and reference are comparable at equal draws only."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes and execution of the policy."""
+
+    def act(self, observation: Observation, generator: Generators) -> Tensor:
+        """Sampled chunks (B, H, A) in environment units for a history (B, K, D)."""
+
+    def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:
+        """Noise and stratified times, M probes per chunk."""
+
+    def score(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """(Surrogate) log-likelihood of each chunk, probes averaged, executed elements summed: (B,)."""
+
+    def loss(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """Cloning loss of each chunk, mean over executed elements: (B,)."""
+
+    def reference(self) -> Policy:
+        """A frozen copy of this policy as it is now."""
+
+
+class RewardModel(Protocol):
+    """Per-step rewards learned from comparisons."""
+
+    def score(self, segments: Segments) -> Tensor:
+        """Step rewards (B, T); padding scores 0."""
+
+    def loss(self, batch: PreferenceBatch) -> tuple[Tensor, dict[str, float]]:
+        """Scalar training loss and what to log."""
+
+
+class Labeler(Protocol):
+    """Who says which trajectory is better."""
+
+    def label(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
+        """prob_first (N,) float64: P(first preferred), 0.5 a tie, nan for no answer."""
+
+
+class PairLoss(Protocol):
+    """A preference loss on pairs of scores relative to the reference."""
+
+    def __call__(self, rho_first: Tensor, rho_second: Tensor, prob_first: Tensor) -> Tensor:
+        """Loss per pair (B,)."""
+
+
+class Environment(Protocol):
+    """A gymnasium environment that obeys its seed, restores its full state, and reports `info["success"]`."""
+
+    task: str
+    horizon: int
+    observation_space: Any
+    action_space: Any
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start the episode that belongs to `seed`: same seed, same episode, whatever came before."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """observation (D,), reward, terminated, truncated, info with `success`."""
+
+    def get_state(self) -> np.ndarray:
+        """Everything needed to continue from here, as float64 (S,)."""
+
+    def set_state(self, state: np.ndarray) -> np.ndarray:
+        """Restore a state of `get_state` (of any instance of the same task); returns the observation (D,)."""
+
+    def expert(self, observation: np.ndarray) -> np.ndarray:
+        """The scripted expert's action (A,) in [-1, 1] for this observation."""
+
+    def goal_shift(self, observation: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """The observation (D,) as it would look if object and goal stood elsewhere by `offset` (3,), in metres."""
+
+    def render(self) -> np.ndarray:
+        """Upright picture (height, width, 3) uint8 of the current state."""
+
+    def close(self) -> None:
+        """Free the renderer, if one was made."""

@@ -1,0 +1,1 @@
+"""Pure functions of cost matrices: plans and costs (optimal transport)."""

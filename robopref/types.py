@@ -1,0 +1,173 @@
+"""Tensor-level nouns: frozen dataclasses whose constructors check shapes with "got / wanted / do" messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from robopref.arrays import InputError, check_shape
+
+
+@dataclass(frozen=True)
+class Dims:
+    """Widths of one environment."""
+
+    observation: int
+    """D, width of the state vector."""
+    action: int
+    """A, width of an action; actions lie in [-1, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.observation < 1 or self.action < 1:
+            raise InputError(f"Dims: got observation={self.observation}, action={self.action}, wanted both >= 1.")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy sees: a short history, oldest first."""
+
+    state: Tensor
+    """(B, K, D) float32, K observations of history."""
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+    """camera -> (B, K, height, width, 3) uint8."""
+
+    def __post_init__(self) -> None:
+        check_shape("Observation", "state", tuple(self.state.shape), (None, None, None), "Add the history axis K.")
+        for name, image in self.images.items():
+            wanted = (self.state.shape[0], self.state.shape[1], None, None, 3)
+            check_shape("Observation", f"images[{name}]", tuple(image.shape), wanted, "Pictures follow the state's (B, K).")
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def __getitem__(self, index: Tensor | slice) -> Observation:
+        return Observation(self.state[index], {k: v[index] for k, v in self.images.items()})
+
+
+@dataclass(frozen=True)
+class Segments:
+    """B windows of trajectories, padded to one length."""
+
+    observation: Tensor
+    """(B, T, D) float32."""
+    action: Tensor
+    """(B, T, A) float32."""
+    mask: Tensor
+    """(B, T) float32, 1 at real steps, 0 at padding."""
+
+    def __post_init__(self) -> None:
+        check_shape("Segments", "mask", tuple(self.mask.shape), (None, None), "One mask value per step.")
+        batch, steps = self.mask.shape
+        do = "Pad all windows of a batch to one length and mask the padding."
+        check_shape("Segments", "observation", tuple(self.observation.shape), (batch, steps, None), do)
+        check_shape("Segments", "action", tuple(self.action.shape), (batch, steps, None), do)
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def __getitem__(self, index: Tensor | slice) -> Segments:
+        return Segments(self.observation[index], self.action[index], self.mask[index])
+
+
+@dataclass(frozen=True)
+class PreferenceBatch:
+    """B compared pairs. The direction is in the name: `prob_first` = P(first preferred over second), 0.5 a tie."""
+
+    first: Segments
+    second: Segments
+    prob_first: Tensor
+    """(B,) float32 in [0, 1]."""
+    weight: Tensor
+    """(B,) float32 >= 0, how much a pair counts."""
+
+    def __post_init__(self) -> None:
+        pairs = len(self.first)
+        do = "first, second, prob_first and weight describe the same pairs."
+        check_shape("PreferenceBatch", "second", (len(self.second),), (pairs,), do)
+        check_shape("PreferenceBatch", "prob_first", tuple(self.prob_first.shape), (pairs,), do)
+        check_shape("PreferenceBatch", "weight", tuple(self.weight.shape), (pairs,), do)
+        if pairs and not bool(((self.prob_first >= 0) & (self.prob_first <= 1)).all()):
+            raise InputError("PreferenceBatch.prob_first: got a value outside [0, 1]. Convert the labels at the door.")
+
+    def __len__(self) -> int:
+        return len(self.prob_first)
+
+    def __getitem__(self, index: Tensor | slice) -> PreferenceBatch:
+        return PreferenceBatch(self.first[index], self.second[index], self.prob_first[index], self.weight[index])
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """B predicted action chunks with what was seen and which elements count."""
+
+    observation: Observation
+    action: Tensor
+    """(B, H, A) float32, environment units."""
+    mask: Tensor
+    """(B, H, A) float32, 1 where the element was executed and is no padding."""
+
+    def __post_init__(self) -> None:
+        do = "Observation, action and mask describe the same chunks."
+        check_shape("Chunks", "action", tuple(self.action.shape), (len(self.observation), None, None), do)
+        check_shape("Chunks", "mask", tuple(self.mask.shape), tuple(self.action.shape), do)
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def __getitem__(self, index: Tensor | slice) -> Chunks:
+        return Chunks(self.observation[index], self.action[index], self.mask[index])
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The noise and times at which a score is taken: M probes per chunk, shared by everything that is compared."""
+
+    time: Tensor
+    """(B, M), diffusion step (int64) or flow time (float32)."""
+    noise: Tensor
+    """(B, M, H, A) float32."""
+
+    def __post_init__(self) -> None:
+        check_shape("Draws", "time", tuple(self.time.shape), (None, None), "One time per chunk and probe.")
+        wanted = (*self.time.shape, None, None)
+        check_shape("Draws", "noise", tuple(self.noise.shape), wanted, "One noise per chunk and probe.")
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def __getitem__(self, index: Tensor | slice) -> Draws:
+        return Draws(self.time[index], self.noise[index])
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a caller must know of a policy to feed it and run it."""
+
+    dims: Dims
+    horizon: int
+    """H, predicted steps per chunk."""
+    execute: int
+    """E, steps of a chunk that run before the next is predicted."""
+    history: int
+    """K, observations a prediction sees."""
+    cameras: tuple[str, ...] = ()
+    """Pictures the policy wants, by camera name."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.execute <= self.horizon or self.history < 1:
+            raise InputError(
+                f"PolicySpec: got execute={self.execute}, horizon={self.horizon}, history={self.history}, "
+                "wanted 1 <= execute <= horizon and history >= 1."
+            )
+
+
+def concatenate(batches: list[Chunks]) -> Chunks:
+    """Chunks of several batches, one after the other."""
+    observation = Observation(
+        torch.cat([b.observation.state for b in batches]),
+        {k: torch.cat([b.observation.images[k] for b in batches]) for k in batches[0].observation.images},
+    )
+    return Chunks(observation, torch.cat([b.action for b in batches]), torch.cat([b.mask for b in batches]))
