@@ -1,0 +1,197 @@
+"""Meta-World's 50 tasks with an obeyed seed, full save and restore, visible goals, and upright fast pictures.
+
+The simulator, start states and rewards are Meta-World's own (McLean et al. 2025, version 3); this class cures the traps
+around them: ignored seeds, hidden or clipped goals, resets that remember, partial save and restore.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+from robopref.arrays import InputError
+
+from .gl import load_mujoco
+from .metaworld_state import Pristine, StateCodec, model_fields, moved_rows
+from .metaworld_tasks import ALL_V3_ENVIRONMENTS, canonical
+from .rendering import Pictures, check_cameras, settings
+
+mujoco = load_mujoco()
+from metaworld.policies import ENV_POLICY_MAP  # noqa: E402
+
+LONGEST = 500
+"""Meta-World's own limit of steps per episode."""
+OBJECT_BOUND = 10.0
+"""Metres. Meta-World leaves object positions unbounded; a finite box holds everything within reach of the table."""
+_FRAME = 18
+_GOAL = slice(36, 39)
+
+
+class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
+    """One Meta-World task. Observation (39,) float32: frame 18, previous frame 18, goal 3; action (4,) in [-1, 1].
+
+    A frame is hand xyz, gripper opening, and position and quaternion of up to two objects. Actions outside [-1, 1] are
+    clipped. `info` holds `success` (bool), Meta-World's numbers, `images` when `cameras` are given, and `seed` at reset.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
+
+    def __init__(
+        self,
+        task: str,
+        horizon: int = 200,
+        terminate_on_success: bool = False,
+        cameras: tuple[str, ...] = (),
+        image_size: int = 224,
+    ) -> None:
+        if not 1 <= horizon <= LONGEST:
+            raise InputError(f"MetaWorld.horizon: got {horizon}, wanted 1 to {LONGEST} steps.")
+        if image_size < 1:
+            raise InputError(f"MetaWorld.image_size: got {image_size}, wanted at least 1 pixel.")
+        self.task = canonical(task)
+        self.horizon = horizon
+        self.terminate_on_success = terminate_on_success
+        self.cameras = tuple(cameras)
+        self.image_size = image_size
+        self.render_mode = "rgb_array"
+        self.render_settings = settings(image_size)
+        self._sim = _build(self.task)
+        check_cameras(self._sim.model, self.cameras)
+        self._pristine = Pristine(self._sim)
+        self._fields = model_fields(self._sim)
+        self._policy = ENV_POLICY_MAP[self.task]()
+        self._low, self._high = self._sim.observation_space.low, self._sim.observation_space.high
+        self.observation_space = _finite_box(self._sim.observation_space)
+        self.action_space = Box(-1.0, 1.0, (4,), np.float32)
+        self._pictures: Pictures | None = None
+        self._codec: StateCodec | None = None
+        self._frame = np.zeros(39)
+        self._over = True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start the episode of `seed` (without one: of the next seed that this environment's generator draws).
+
+        The episode depends on the task and the seed alone. Returns the observation (39,) and `info`.
+        """
+        super().reset(seed=seed)
+        episode = int(self.np_random.integers(2**31)) if seed is None else seed
+        self._start(episode)
+        info = self._with_images({"success": False, "seed": episode})
+        return self._frame.astype(np.float32), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Apply an action (4,). Raises `InputError` for a wrong shape, NaN, or an episode that is over."""
+        if self._over:
+            raise InputError(f"MetaWorld.step: got a step after the episode's end ({self.task}). Call reset first.")
+        action = _checked(action)
+        frame, reward, _, _, numbers = self._sim.step(action)
+        self._frame = frame
+        info = {name: float(value) for name, value in numbers.items()}
+        info["success"] = success = bool(numbers["success"])
+        terminated = self.terminate_on_success and success
+        truncated = self._sim.curr_path_length >= self.horizon
+        self._over = terminated or truncated
+        return frame.astype(np.float32), float(reward), terminated, truncated, self._with_images(info)
+
+    def expert(self, observation: np.ndarray) -> np.ndarray:
+        """Meta-World's scripted action (4,) float32 in [-1, 1] for an observation (39,). It remembers nothing."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Constant(s) may be too high": the clipping below is what is meant
+            action = self._policy.get_action(np.asarray(observation, dtype=np.float64))
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    def goal_shift(self, observation: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """The observation (39,) as if the objects and the goal stood elsewhere by `offset` (3,), in metres."""
+        shifted = np.array(observation, dtype=np.float32)
+        for start in (0, _FRAME):
+            shifted[start + 4 : start + 7] += offset
+            if np.any(shifted[start + 11 : start + _FRAME]):  # a second object
+                shifted[start + 11 : start + 14] += offset
+        shifted[_GOAL] += offset
+        return shifted
+
+    def get_state(self) -> np.ndarray:
+        """Everything needed to continue from here in any instance of this task, (S,) float64."""
+        return np.concatenate([[float(self._over)], self._frame, self._states().pack()])
+
+    def set_state(self, state: np.ndarray) -> np.ndarray:
+        """Continue from a vector of `get_state`. Returns its observation (39,). Raises `InputError` on a wrong length."""
+        codec = self._states()
+        state = np.asarray(state, dtype=np.float64)
+        codec.unpack(state[40:] if state.ndim == 1 else state)
+        self._frame = state[1:40].copy()
+        self._over = bool(state[0])
+        return self._frame.astype(np.float32)
+
+    def render(self, camera: str | None = None) -> np.ndarray:
+        """Upright picture (image_size, image_size, 3) uint8 by a named camera (default: the first, else `corner2`)."""
+        camera = camera or (self.cameras[0] if self.cameras else "corner2")
+        check_cameras(self._sim.model, (camera,))
+        if self._pictures is None:
+            self._pictures = Pictures(self._sim.model, self.image_size)
+        return self._pictures.take(self._sim.data, camera)
+
+    def close(self) -> None:
+        """Free the GL context, if a picture was ever taken."""
+        if self._pictures is not None:
+            self._pictures.close()
+            self._pictures = None
+
+    def _start(self, seed: int) -> None:
+        """Draw and settle the start state of `seed`, from the task as it was built."""
+        sim = self._sim
+        self._pristine.restore()
+        sim._freeze_rand_vec = False
+        sim.seed(seed)
+        sim.reset()
+        # Meta-World settles the hand twice per reset and 13 tasks depend on both draws: draw once, then settle that.
+        sim._freeze_rand_vec = True
+        frame, _ = sim.reset()
+        self._frame = np.clip(frame, self._low, self._high)
+        self._over = False
+
+    def _states(self) -> StateCodec:
+        if self._codec is None:
+            if self._over and not self._frame.any():
+                self._start(0)
+                self._over = True
+            self._codec = StateCodec(self._sim, moved_rows(self._sim, self._fields))
+        return self._codec
+
+    def _with_images(self, info: dict[str, Any]) -> dict[str, Any]:
+        if self.cameras:
+            info["images"] = {camera: self.render(camera) for camera in self.cameras}
+        return info
+
+
+def _build(task: str) -> Any:
+    """Meta-World's own environment, goal visible, its random starts drawn from its own generator."""
+    sim = ALL_V3_ENVIRONMENTS[task]()
+    sim._partially_observable = False
+    # The cached space still hides the goal (bounds 0), and Meta-World clips observations to it.
+    sim.__dict__.pop("sawyer_observation_space", None)
+    sim.observation_space = sim.sawyer_observation_space
+    sim._set_task_called = True
+    sim.seeded_rand_vec = True
+    return sim
+
+
+def _finite_box(space: Box) -> Box:
+    low = np.maximum(space.low, -OBJECT_BOUND).astype(np.float32)
+    high = np.minimum(space.high, OBJECT_BOUND).astype(np.float32)
+    return Box(low, high, dtype=np.float32)
+
+
+def _checked(action: np.ndarray) -> np.ndarray:
+    action = np.asarray(action, dtype=np.float32)
+    if action.shape != (4,):
+        raise InputError(f"MetaWorld.step: got an action of shape {action.shape}, wanted (4,): xyz and gripper.")
+    if not np.isfinite(action).all():
+        raise InputError("MetaWorld.step: got NaN or infinity in the action, wanted numbers in [-1, 1].")
+    return np.clip(action, -1.0, 1.0)

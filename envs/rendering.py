@@ -1,0 +1,91 @@
+"""Fast, upright, repeatable pictures of a MuJoCo model: no shadows, reflections or multisampling.
+
+Measured with EGL in software at 224 x 224: Meta-World's defaults give 8 frames/s, these switches more than 60.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+
+from robopref.arrays import InputError
+
+from .gl import backend, load_mujoco, open_context
+
+mujoco = load_mujoco()
+
+MAX_GEOMS = 2000
+_UP_Z = 7
+"""Row-major index of the world z part of a camera's own up direction in its rotation matrix."""
+
+
+def check_cameras(model: Any, cameras: tuple[str, ...]) -> None:
+    """Raise `InputError` with the names that exist unless the model has every one of `cameras`."""
+    known = [model.camera(i).name for i in range(model.ncam)]
+    for camera in cameras:
+        if camera not in known:
+            raise InputError(f"MetaWorld.cameras: got {camera!r}, wanted one of {', '.join(known)}.")
+
+
+def settings(image_size: int) -> dict[str, Any]:
+    """What determines the pixels besides the state; belongs beside every stored picture."""
+    return {
+        "height": image_size,
+        "width": image_size,
+        "shadows": False,
+        "reflections": False,
+        "multisampling": 0,
+        "upright": True,
+        "mujoco": mujoco.__version__,
+    }
+
+
+class Pictures:
+    """Pictures of one model and its data. Opens a GL context when constructed; `close` frees it."""
+
+    def __init__(self, model: Any, image_size: int) -> None:
+        model.vis.quality.shadowsize = 0
+        model.vis.quality.offsamples = 0
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, image_size)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, image_size)
+        self._model = model
+        self._context = open_context(image_size, image_size)
+        self.backend = backend()
+        self._scene = mujoco.MjvScene(model, MAX_GEOMS)
+        for flag in ("mjRND_SHADOW", "mjRND_REFLECTION"):
+            self._scene.flags[getattr(mujoco.mjtRndFlag, flag)] = 0
+        self._option = mujoco.MjvOption()
+        self._perturb = mujoco.MjvPerturb()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._drawing = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawing)
+        self._view = mujoco.MjrRect(0, 0, image_size, image_size)
+        self._buffer = np.empty((image_size, image_size, 3), dtype=np.uint8)
+        # Also at interpreter exit: later the GL library is gone and freeing complains.
+        self._free = weakref.finalize(self, _free, self._drawing, self._context)
+
+    def take(self, data: Any, camera: str) -> np.ndarray:
+        """Upright picture (H, W, 3) uint8 of `data` by a named camera, an array of its own."""
+        self._context.make_current()
+        index = self._model.camera(camera).id
+        self._camera.fixedcamid = index
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, data, self._option, self._perturb, self._camera, everything, self._scene)
+        mujoco.mjr_render(self._view, self._scene, self._drawing)
+        mujoco.mjr_readPixels(self._buffer, None, self._view, self._drawing)
+        # OpenGL counts rows from below. Meta-World's corner cameras hang upside down: turn those by 180 degrees.
+        hangs = data.cam_xmat[index, _UP_Z] < 0
+        return np.ascontiguousarray(self._buffer[:, ::-1] if hangs else self._buffer[::-1])
+
+    def close(self) -> None:
+        """Free the GL context. Further pictures need a new object."""
+        self._free()
+
+
+def _free(drawing: Any, context: Any) -> None:
+    context.make_current()
+    drawing.free()
+    context.free()
