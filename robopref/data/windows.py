@@ -1,0 +1,88 @@
+"""From trajectories to tensors: padded segments for reward models, flat chunk tables for policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robopref.arrays import InputError, Trajectory
+from robopref.types import Chunks, Observation, PolicySpec, Segments
+
+
+def segments(trajectories: Sequence[Trajectory], stride: int = 1) -> Segments:
+    """Whole trajectories as padded segments, every `stride`-th step: (B, T', D), (B, T', A), (B, T')."""
+    if not trajectories:
+        raise InputError("segments: got no trajectory, wanted at least 1.")
+    parts = [(t.observation[::stride], t.action[::stride]) for t in trajectories]
+    longest = max(len(o) for o, _ in parts)
+    observation = np.zeros((len(parts), longest, parts[0][0].shape[1]), dtype=np.float32)
+    action = np.zeros((len(parts), longest, parts[0][1].shape[1]), dtype=np.float32)
+    mask = np.zeros((len(parts), longest), dtype=np.float32)
+    for row, (seen, done) in enumerate(parts):
+        observation[row, : len(seen)], action[row, : len(seen)], mask[row, : len(seen)] = seen, done, 1
+    return Segments(torch.from_numpy(observation), torch.from_numpy(action), torch.from_numpy(mask))
+
+
+def histories(observation: np.ndarray, at: np.ndarray, history: int) -> np.ndarray:
+    """The last `history` observations before each step of `at`, the first one repeated: (len(at), K, D)."""
+    index = np.maximum(at[:, None] + np.arange(1 - history, 1)[None], 0)  # (B, K)
+    return observation[index]
+
+
+def chunk_rows(trajectory: Trajectory, spec: PolicySpec, every: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """History (C, K, D), action (C, H, A) and mask (C, H) of a trajectory's chunks.
+
+    Where a policy acted: its own predicted chunks with their executed mask. Otherwise windows of the executed actions starting at
+    every `every`-th step, the part beyond the episode's end masked.
+    """
+    if trajectory.chunk is not None and trajectory.executed is not None:
+        at = np.flatnonzero(trajectory.executed.any(axis=1))
+        action, mask = trajectory.chunk[at], trajectory.executed[at]
+    else:
+        at = np.arange(0, len(trajectory), every)
+        index = at[:, None] + np.arange(spec.horizon)[None]  # (C, H)
+        mask = index < len(trajectory)
+        action = trajectory.action[np.minimum(index, len(trajectory) - 1)]
+    return histories(trajectory.observation, at, spec.history), action, mask
+
+
+@dataclass(frozen=True)
+class ChunkTable:
+    """All chunks of several trajectories in one flat batch; trajectory i owns rows [start[i], start[i + 1])."""
+
+    chunks: Chunks
+    start: Tensor
+    """(N + 1,) int64."""
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def count(self, trajectories: Tensor) -> Tensor:
+        """Chunks of each trajectory: (B,) -> (B,)."""
+        return self.start[trajectories + 1] - self.start[trajectories]
+
+    def sample(self, trajectories: Tensor, per_trajectory: int, generator: torch.Generator) -> Tensor:
+        """Rows (B, per_trajectory), stratified in time over each of the given trajectories (B,)."""
+        uniform = torch.rand(len(trajectories), per_trajectory, generator=generator)
+        position = (torch.arange(per_trajectory) + uniform) / per_trajectory  # (B, C) in [0, 1)
+        return self.start[trajectories][:, None] + (position * self.count(trajectories)[:, None]).long()
+
+
+def chunk_table(trajectories: Sequence[Trajectory], spec: PolicySpec, every: int = 1) -> ChunkTable:
+    """The chunk table of trajectories; `every` thins windows where no policy acted."""
+    if not trajectories:
+        raise InputError("chunk_table: got no trajectory, wanted at least 1.")
+    rows = [chunk_rows(t, spec, every) for t in trajectories]
+    state, action, mask = (np.concatenate([r[k] for r in rows]).astype(np.float32) for k in range(3))
+    width = spec.dims.action
+    chunks = Chunks(
+        Observation(torch.from_numpy(state)),
+        torch.from_numpy(action),
+        torch.from_numpy(mask)[..., None].expand(-1, -1, width).contiguous(),
+    )
+    start = np.cumsum([0, *(len(r[1]) for r in rows)])
+    return ChunkTable(chunks, torch.from_numpy(start))

@@ -1,0 +1,173 @@
+"""Trajectory-level DPO for any policy that scores chunks at shared draws.
+
+Per pair: rho = (summed score of policy - reference) / (executed elements)^length_norm, both sides at the same noise and times.
+loss = pair_loss(beta rho) + strength x (anchor on winners + proximal + trust) / scale, with beta = kappa / scale.
+
+symbol -> name (reference: GRAPE, Zhang et al. 2024; Diffusion-DPO, Wallace et al. 2023, eq. 14; DPOP, Pal et al. 2024)
+rho -> relative score | beta -> kappa / scale | lam_a -> anchor | lam_p -> proximal | lam_k -> trust
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robopref.arrays import InputError
+from robopref.data.windows import ChunkTable
+from robopref.protocols import PairLoss, Policy
+from robopref.train import fit
+from robopref.types import Chunks, Draws
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """How strongly pairs pull and what holds the policy. All strengths are relative to a scale read from the data."""
+
+    steps: int = 400
+    lr: float = 3e-4
+    pairs_per_step: int = 16
+    chunks_per_trajectory: int = 8
+    preference: float = 1.0
+    """Weight of the pair term; 0 gives the ablation without pairs."""
+    kappa: float = 1.0
+    """Strength: a margin of one scale (see `calibrate`) has logit kappa."""
+    length_norm: float = 1.0
+    """eta: 0 sums a trajectory's score, 1 averages it over executed elements."""
+    anchor: float = 1.0
+    """Cloning of winners, in units of the same scale; 0 with proximal 0 is plain DPO."""
+    anchor_chunks: int = 64
+    proximal: float = 1.0
+    """Penalty on winners that become less likely than under the reference: relu(-rho_winner / scale)^2."""
+    trust: float = 0.0
+    """Penalty on the squared change of the prediction, in units of the scale."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.pairs_per_step, self.chunks_per_trajectory, self.anchor_chunks) < 1 or self.kappa <= 0:
+            raise InputError(f"AlignSettings: got {self}, wanted counts >= 1 and kappa > 0.")
+        if min(self.preference, self.anchor, self.proximal, self.trust) < 0:
+            raise InputError(f"AlignSettings: got a negative weight in {self}, wanted weights >= 0.")
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Compared trajectories as rows of a chunk table."""
+
+    first: Tensor
+    """(N,) int64, trajectory index in the table."""
+    second: Tensor
+    """(N,) int64."""
+    prob_first: Tensor
+    """(N,) float32 in [0, 1]."""
+    weight: Tensor
+    """(N,) float32."""
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def gather(table: ChunkTable, trajectories: Tensor, per_trajectory: int, generator: torch.Generator) -> Chunks:
+    """Chunks (B * C) of trajectories (B,), C stratified in time per trajectory, row-major."""
+    return table.chunks[table.sample(trajectories, per_trajectory, generator).flatten()]
+
+
+def relative_scores(
+    policy: Policy, reference: Policy, chunks: Chunks, draws: Draws, trajectories: int, length_norm: float, count: Tensor
+) -> Tensor:
+    """rho (B,): summed score difference per trajectory over executed elements to the power `length_norm`.
+
+    chunks hold the same number C of rows for each of B trajectories; `count` (B,) is how many chunks each really has, so that the sum
+    over a sample of C estimates the sum over all.
+    """
+    with torch.no_grad():
+        reference_score = reference.score(chunks, draws)
+    difference = (policy.score(chunks, draws) - reference_score).view(trajectories, -1)  # (B, C)
+    scale_up = count / difference.shape[1]
+    elements = chunks.mask.sum(dim=(1, 2)).view(trajectories, -1).sum(dim=1).clamp(min=1) * scale_up  # (B,)
+    return difference.sum(dim=1) * scale_up / elements**length_norm
+
+
+@torch.no_grad()
+def calibrate(reference: Policy, table: ChunkTable, settings: AlignSettings, generator: torch.Generator) -> float:
+    """The unit of rho, read from the data: standard deviation over trajectories of the reference's own score.
+
+    A margin of one unit then means: winner and loser moved apart as far as trajectories of this data already differ. Frozen before
+    the first step (a running scale would grow with rho and take the brake away); floored at the probes' standard error.
+    """
+    every = torch.arange(len(table))
+    scores = []
+    for _ in range(2):  # two independent sets of probes: their difference is the noise of the estimate
+        chunks = gather(table, every, settings.chunks_per_trajectory, generator)
+        score = reference.score(chunks, reference.draw(chunks, generator)).view(len(every), -1).sum(dim=1)
+        elements = chunks.mask.sum(dim=(1, 2)).view(len(every), -1).sum(dim=1).clamp(min=1)
+        total = elements * table.count(every) / settings.chunks_per_trajectory
+        scores.append(score / elements * total ** (1 - settings.length_norm))
+    first, second = scores
+    spread, noise = torch.stack(scores).mean(dim=0).std(), (first - second).std() / 2
+    return max(float(spread), float(noise), 1e-8)
+
+
+def align(
+    policy: Policy, reference: Policy, table: ChunkTable, pairs: PairTable, anchors: Tensor, loss: PairLoss,
+    settings: AlignSettings, generator: torch.Generator,
+) -> Iterator[dict[str, float]]:  # fmt: skip
+    """Train `policy` in place against a frozen `reference`; yields logs, winner's and loser's rho apart.
+
+    anchors: (W,) trajectories of the table to clone beside the pairs. Raises `InputError` without pairs.
+    """
+    if len(pairs) == 0:
+        raise InputError("align: got no answered pair, wanted at least one. Label more pairs.")
+    scale = calibrate(reference, table, settings, generator)
+
+    def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        total, logs = torch.zeros(()), {"align/scale": scale}
+        if settings.preference > 0:
+            total, logs = _pair_term(policy, reference, table, pairs, loss, settings, scale, gen)
+        if settings.anchor > 0:
+            rows = _anchor_rows(table, anchors, settings.anchor_chunks, gen)
+            anchor = policy.loss(rows, policy.draw(rows, gen)).mean()
+            total = total + settings.anchor * anchor / (2 * scale)
+            logs["align/anchor"] = float(anchor.detach())
+        return total, logs | {"align/loss": float(total.detach())}
+
+    assert isinstance(policy, nn.Module)
+    policy.train()
+    yield from fit(policy, step, steps=settings.steps, lr=settings.lr, generator=generator, warmup=settings.steps // 20)
+    policy.eval()
+
+
+def _anchor_rows(table: ChunkTable, anchors: Tensor, count: int, generator: torch.Generator) -> Chunks:
+    chosen = anchors[torch.randint(len(anchors), (count,), generator=generator)]
+    return gather(table, chosen, 1, generator)
+
+
+def _pair_term(
+    policy: Policy, reference: Policy, table: ChunkTable, pairs: PairTable, loss: PairLoss,
+    settings: AlignSettings, scale: float, generator: torch.Generator,
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+    """Preference, proximal and trust terms of a random batch of pairs."""
+    at = torch.randint(len(pairs), (settings.pairs_per_step,), generator=generator)
+    sides = torch.cat([pairs.first[at], pairs.second[at]])  # (2 B,)
+    chunks = gather(table, sides, settings.chunks_per_trajectory, generator)
+    draws = policy.draw(chunks, generator)
+    count = table.count(sides)
+    rho = relative_scores(policy, reference, chunks, draws, len(sides), settings.length_norm, count) / scale
+    rho_first, rho_second = rho.chunk(2)  # (B,) each
+    prob, weight = pairs.prob_first[at], pairs.weight[at]
+    each = loss(settings.kappa * rho_first, settings.kappa * rho_second, prob)  # (B,)
+    winner = torch.where(prob >= 0.5, rho_first, rho_second)
+    loser = torch.where(prob >= 0.5, rho_second, rho_first)
+    fallen = torch.relu(-winner).square()
+    total = (weight * (settings.preference * each + settings.proximal * fallen)).sum() / weight.sum().clamp(min=1e-8)
+    if settings.trust > 0:
+        total = total + settings.trust * rho.square().mean()
+    logs = {
+        "align/preference": float(each.detach().mean()),
+        "align/rho_winner": float(winner.detach().median()),
+        "align/rho_loser": float(loser.detach().median()),
+        "align/pair_accuracy": float(((winner > loser) & (prob != 0.5)).sum() / (prob != 0.5).sum().clamp(min=1)),
+        "align/scale": scale,
+    }
+    return total, logs

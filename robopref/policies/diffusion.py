@@ -1,0 +1,139 @@
+"""Diffusion policy over action chunks: DDPM training, DDIM sampling (Ho 2020; Song 2021; Chi et al. 2023).
+
+Score: s = -1/2 sum over executed elements of (target - prediction)^2, averaged over the probes of the draws: the
+evidence lower bound's surrogate log-likelihood with the number of diffusion steps folded into beta (Wallace et al. 2023, eq. 14).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from robopref.arrays import InputError, check_shape
+from robopref.networks.mlp import MLPDenoiser
+from robopref.networks.normalizer import Normalizer
+from robopref.networks.unet import UNetDenoiser
+from robopref.protocols import Generators
+from robopref.types import Chunks, Dims, Draws, Observation, PolicySpec
+
+Prediction = Literal["epsilon", "sample", "v_prediction"]
+
+
+class Diffusion(nn.Module):
+    """Denoises a chunk of H actions given the last K observations; E of them run before the next chunk."""
+
+    def __init__(
+        self,
+        dims: Dims,
+        horizon: int = 8,
+        execute: int = 8,
+        history: int = 1,
+        prediction: Prediction = "sample",
+        backbone: Literal["mlp", "unet"] = "mlp",
+        width: int = 256,
+        depth: int = 3,
+        diffusion_steps: int = 50,
+        sample_steps: int = 8,
+        probes: int = 4,
+    ) -> None:
+        from diffusers import DDIMScheduler  # slow to import
+
+        super().__init__()
+        if not 1 <= sample_steps <= diffusion_steps or probes < 1:
+            raise InputError(
+                f"Diffusion: got sample_steps={sample_steps}, diffusion_steps={diffusion_steps}, probes={probes}, "
+                "wanted 1 <= sample_steps <= diffusion_steps and probes >= 1."
+            )
+        self._spec = PolicySpec(dims, horizon, execute, history)
+        self.config: dict[str, Any] = dict(
+            dims=asdict(dims), horizon=horizon, execute=execute, history=history, prediction=prediction, backbone=backbone,
+            width=width, depth=depth, diffusion_steps=diffusion_steps, sample_steps=sample_steps, probes=probes,
+        )  # fmt: skip
+        self.probes, self.sample_steps, self.prediction = probes, sample_steps, prediction
+        self.normalizer = Normalizer(dims.observation, dims.action)
+        condition = history * dims.observation
+        if backbone == "mlp":
+            self.denoiser: nn.Module = MLPDenoiser(horizon, dims.action, condition, width, depth)
+        elif backbone == "unet":
+            self.denoiser = UNetDenoiser(horizon, dims.action, condition, width)
+        else:
+            raise InputError(f"Diffusion.backbone: got {backbone!r}, wanted mlp or unet.")
+        self.scheduler = DDIMScheduler(
+            num_train_timesteps=diffusion_steps, beta_schedule="squaredcos_cap_v2", prediction_type=prediction,
+            clip_sample=True, set_alpha_to_one=True, timestep_spacing="trailing",
+        )  # fmt: skip
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes and execution of the policy."""
+        return self._spec
+
+    @torch.no_grad()
+    def act(self, observation: Observation, generator: Generators) -> Tensor:
+        """Sampled chunks (B, H, A) in environment units. DDIM without added noise: the start noise decides all."""
+        from diffusers.utils.torch_utils import randn_tensor
+
+        condition = self.encode(observation)
+        shape = (len(observation), self._spec.horizon, self._spec.dims.action)
+        given = generator if isinstance(generator, torch.Generator) else list(generator)
+        chunk = randn_tensor(shape, generator=given, device=condition.device, dtype=condition.dtype)
+        self.scheduler.set_timesteps(self.sample_steps, device=condition.device)
+        for time in self.scheduler.timesteps:
+            predicted = self.denoiser(chunk, time.expand(len(chunk)), condition)
+            chunk = self.scheduler.step(predicted, time, chunk, eta=0.0).prev_sample
+        return self.normalizer.unaction(chunk.clamp(-1, 1))
+
+    def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:
+        """M probes per chunk; times are stratified: probe m falls into the m-th of M equal parts of the schedule."""
+        batch, device = len(chunks), chunks.action.device
+        uniform = torch.rand(batch, self.probes, generator=generator)
+        strata = (torch.arange(self.probes) + uniform) / self.probes  # (B, M) in [0, 1)
+        steps = self.scheduler.config.num_train_timesteps
+        time = (strata * steps).long().clamp(max=steps - 1)
+        noise = torch.randn(batch, self.probes, *chunks.action.shape[1:], generator=generator)
+        return Draws(time.to(device), noise.to(device))
+
+    def score(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """Surrogate log-likelihood (B,): minus half the squared error, executed elements summed, probes averaged."""
+        return -0.5 * self._errors(chunks, draws).sum(dim=(1, 2))
+
+    def loss(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """Squared denoising error per executed element, (B,)."""
+        return self._errors(chunks, draws).sum(dim=(1, 2)) / chunks.mask.sum(dim=(1, 2)).clamp(min=1)
+
+    def reference(self) -> Diffusion:
+        """A frozen copy of this policy as it is now."""
+        frozen = copy.deepcopy(self).eval()
+        return frozen.requires_grad_(False)
+
+    def encode(self, observation: Observation) -> Tensor:
+        """History (B, K, D) -> condition (B, K D)."""
+        wanted = (None, self._spec.history, self._spec.dims.observation)
+        check_shape("Diffusion", "observation", tuple(observation.state.shape), wanted, "Use the policy's own environment.")
+        return self.normalizer.state(observation.state).flatten(1)
+
+    def predict(self, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The network's prediction and its target at the draws, both (B, M, H, A)."""
+        clean = self.normalizer.action(chunks.action)[:, None].expand_as(draws.noise)  # (B, M, H, A)
+        batch, probes = draws.time.shape
+        flat_clean, flat_noise, time = clean.flatten(0, 1), draws.noise.flatten(0, 1), draws.time.flatten()
+        noisy = self.scheduler.add_noise(flat_clean, flat_noise, time)
+        condition = self.encode(chunks.observation).repeat_interleave(probes, dim=0)  # (B M, C)
+        predicted = self.denoiser(noisy, time, condition).unflatten(0, (batch, probes))
+        return predicted, self._target(flat_clean, flat_noise, time).unflatten(0, (batch, probes))
+
+    def _target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        if self.prediction == "epsilon":
+            return noise
+        if self.prediction == "sample":
+            return clean
+        return self.scheduler.get_velocity(clean, noise, time)
+
+    def _errors(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """Squared errors of executed elements, averaged over probes: (B, H, A)."""
+        predicted, target = self.predict(chunks, draws)
+        return (predicted - target).square().mean(dim=1) * chunks.mask

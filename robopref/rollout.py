@@ -1,0 +1,178 @@
+"""Policy x environments -> trajectories. Inference is batched over environments and padded to one fixed batch size.
+
+The last bits of a matrix product depend on its batch size, so every prediction runs on exactly `batch_size` rows, and every episode
+owns a random generator: results depend neither on the number of environments nor on how episodes are spread over processes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from robopref.arrays import InputError, Trajectory
+from robopref.protocols import Environment, Policy
+from robopref.types import Observation, PolicySpec
+
+MakeEnvironment = Callable[[], Environment]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode to run: a reset seed, and which of several runs from that reset it is."""
+
+    seed: int
+    replica: int = 0
+
+
+def episodes(seeds: Sequence[int]) -> list[Episode]:
+    """Episodes for reset seeds; a repeated seed becomes the next replica of the same reset."""
+    seen: Counter[int] = Counter()
+    listed = []
+    for seed in seeds:
+        listed.append(Episode(int(seed), seen[int(seed)]))
+        seen[int(seed)] += 1
+    return listed
+
+
+def episode_stream(noise_seed: int, episode: Episode) -> int:
+    """A seed of its own for the noise of an episode, from (noise seed, reset seed, replica)."""
+    return int(np.random.SeedSequence([noise_seed, episode.seed, episode.replica]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass
+class _Running:
+    """An episode under way in one environment; rows are appended as steps are taken."""
+
+    index: int
+    episode: Episode
+    env: Environment
+    generator: torch.Generator
+    observation: np.ndarray
+    rows: dict[str, list[np.ndarray | float | bool]] = field(default_factory=dict)
+    seen: list[np.ndarray] = field(default_factory=list)
+    done: bool = False
+
+    def add(self, **values: np.ndarray | float | bool) -> None:
+        for name, value in values.items():
+            self.rows.setdefault(name, []).append(value)
+
+
+def rollout(
+    policy: Policy,
+    environments: Sequence[Environment],
+    seeds: Sequence[int],
+    *,
+    noise_seed: int = 0,
+    batch_size: int = 32,
+    policy_name: str = "",
+    sim_state: bool = False,
+    expert: bool = False,
+) -> Iterator[Trajectory]:
+    """Run one episode per seed and yield the trajectories in the order of `seeds`.
+
+    environments: as many run side by side. sim_state: store the simulator's state at every step. expert: store the scripted
+    expert's action as `extra["expert_action"]` (what the regret teacher asks for). Raises `InputError` if the policy does not fit.
+    """
+    queue = list(enumerate(episodes(seeds)))
+    if not environments:
+        raise InputError("rollout.environments: got none, wanted at least one.")
+    check_fit(policy.spec, environments[0])
+    idle, running, finished, following = list(environments), [], {}, 0
+    device = next(iter(policy.parameters())).device if isinstance(policy, torch.nn.Module) else torch.device("cpu")
+    while queue or running:
+        while queue and idle:
+            index, episode = queue.pop(0)
+            running.append(_start(index, episode, idle.pop(), noise_seed))
+        chunks = predict(policy, running, batch_size, device)
+        for state, chunk in zip(running, chunks, strict=True):
+            _execute(state, chunk, policy.spec, sim_state, expert)
+        for state in [s for s in running if s.done]:
+            running.remove(state)
+            idle.append(state.env)
+            finished[state.index] = _finish(state, policy_name)
+        while following in finished:
+            yield finished.pop(following)
+            following += 1
+
+
+def predict(policy: Policy, running: Sequence[_Running], batch_size: int, device: torch.device) -> np.ndarray:
+    """Chunks (len(running), H, A) for the running episodes, in blocks of exactly `batch_size` rows."""
+    history = policy.spec.history
+    seen = [np.stack([s.seen[max(i, 0)] for i in range(len(s.seen) - history, len(s.seen))]) for s in running]
+    blocks = []
+    for begin in range(0, len(running), batch_size):
+        part = seen[begin : begin + batch_size]
+        padding = batch_size - len(part)
+        state = torch.from_numpy(np.stack(part + [part[-1]] * padding)).to(device)
+        generators = [s.generator for s in running[begin : begin + batch_size]]
+        spare = torch.Generator().manual_seed(0)
+        chunk = policy.act(Observation(state), generators + [spare] * padding)
+        blocks.append(chunk[: len(part)].cpu().numpy())
+    return np.concatenate(blocks)
+
+
+def check_fit(spec: PolicySpec, env: Environment) -> None:
+    """Raise `InputError` when a policy and an environment disagree about dimensions."""
+    wanted = (env.observation_space.shape, env.action_space.shape)
+    got = ((spec.dims.observation,), (spec.dims.action,))
+    if got != wanted:
+        raise InputError(
+            f"policy: got one for observations {got[0]} and actions {got[1]}, wanted {wanted[0]} and {wanted[1]} as in "
+            f"{env.task}. Use a policy that was trained on this environment."
+        )
+
+
+def _start(index: int, episode: Episode, env: Environment, noise_seed: int) -> _Running:
+    observation, _ = env.reset(seed=episode.seed)
+    generator = torch.Generator().manual_seed(episode_stream(noise_seed, episode))
+    return _Running(index, episode, env, generator, observation, seen=[observation])
+
+
+def _execute(state: _Running, chunk: np.ndarray, spec: PolicySpec, sim_state: bool, expert: bool) -> None:
+    """Run up to E steps of a chunk in the episode's environment and record them."""
+    count = 0
+    for action in chunk[: spec.execute]:
+        predicted = chunk if count == 0 else np.zeros_like(chunk)
+        state.add(observation=state.observation, action=action, chunk=predicted)
+        if sim_state:
+            state.add(sim_state=state.env.get_state())
+        if expert:
+            state.add(expert_action=state.env.expert(state.observation))
+        observation, reward, terminated, truncated, info = state.env.step(action)
+        state.add(reward=reward, success=bool(info["success"]))
+        state.observation = observation
+        state.seen = [*state.seen[-spec.history :], observation]
+        count += 1
+        if terminated or truncated:
+            state.done = True
+            break
+    executed = np.zeros((count, spec.horizon), dtype=bool)
+    executed[0, :count] = True
+    for row in executed:
+        state.add(executed=row)
+
+
+def _finish(state: _Running, policy_name: str) -> Trajectory:
+    return trajectory(state.rows, state.env, state.episode.seed, policy_name)
+
+
+def trajectory(
+    rows: dict[str, list[np.ndarray | float | bool]], env: Environment, seed: int, policy_name: str
+) -> Trajectory:
+    """A trajectory from recorded rows."""
+
+    def column(name: str, dtype: type = np.float32) -> np.ndarray | None:
+        return np.asarray(rows[name], dtype=dtype) if name in rows else None
+
+    def needed(name: str, dtype: type = np.float32) -> np.ndarray:
+        return np.asarray(rows[name], dtype=dtype)
+
+    extra = {"expert_action": needed("expert_action")} if "expert_action" in rows else {}
+    return Trajectory(
+        needed("observation"), needed("action"), needed("reward"), needed("success", bool), env.task, seed, policy_name,
+        type(env).__name__.lower(), column("sim_state", np.float64), column("chunk"), column("executed", bool), {}, extra,
+    )  # fmt: skip
