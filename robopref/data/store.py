@@ -142,6 +142,8 @@ class TrajectoryStore:
         if f.CHUNK in has:
             executed = arrays.matrix(f.EXECUTED, rows)
             chunk = arrays.matrix(f.CHUNK, rows).reshape(*executed.shape, action.shape[1])
+            if not executed.any() and not chunk.any():  # how an episode without a policy is stored beside others
+                chunk = executed = None
         return Trajectory(
             observation=arrays.matrix(f.STATE, rows),
             action=action,
