@@ -57,13 +57,12 @@ def backend() -> str:
 
 def open_context(width: int, height: int) -> Any:
     """A current GL context of that size. Raises `InputError` where no GL library can give one."""
-    from OpenGL.error import Error as OpenGLError  # PyOpenGL comes with mujoco; importing this part loads no library
-
     name = backend()
     try:
-        context = importlib.import_module(f"mujoco.{name}").GLContext(width, height)
+        module = importlib.import_module(f"mujoco.{name}")
+        context = module.GLContext(width, height)
         context.make_current()
-    except (*_LIBRARY_FAULTS, OpenGLError) as fault:
+    except _library_faults() as fault:
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
         raise InputError(
             f"MetaWorld.render: got no GL context from {name} ({reason[:120]}).\n"
@@ -71,3 +70,9 @@ def open_context(width: int, height: int) -> Any:
             "Work on states needs neither: leave `cameras` empty and do not call render."
         ) from fault
     return context
+
+
+def _library_faults() -> tuple[type[Exception], ...]:
+    """Evaluated after a fault only: PyOpenGL fixes its platform at import, and the backend has to choose it first."""
+    error: Any = importlib.import_module("OpenGL.error")
+    return (*_LIBRARY_FAULTS, error.Error)
