@@ -16,6 +16,7 @@ from gymnasium.spaces import Box
 from robopref.arrays import InputError
 
 from .gl import load_mujoco
+from .metaworld_fast import LeanStep, lean_class
 from .metaworld_state import Pristine, StateCodec, model_fields, moved_rows
 from .metaworld_tasks import ALL_V3_ENVIRONMENTS, canonical
 from .rendering import Pictures, check_cameras, settings
@@ -62,6 +63,7 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         self._sim = _build(self.task)
         check_cameras(self._sim.model, self.cameras)
         self._pristine = Pristine(self._sim)
+        self._advance = LeanStep(self._sim)
         self._fields = model_fields(self._sim)
         self._policy = ENV_POLICY_MAP[self.task]()
         self._low, self._high = self._sim.observation_space.low, self._sim.observation_space.high
@@ -90,7 +92,7 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._over:
             raise InputError(f"MetaWorld.step: got a step after the episode's end ({self.task}). Call reset first.")
         action = _checked(action)
-        frame, reward, _, _, numbers = self._sim.step(action)
+        frame, reward, numbers = self._advance(action)
         self._frame = frame
         info = {name: float(value) for name, value in numbers.items()}
         info["success"] = success = bool(numbers["success"])
@@ -172,7 +174,7 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
 
 def _build(task: str) -> Any:
     """Meta-World's own environment, goal visible, its random starts drawn from its own generator."""
-    sim = ALL_V3_ENVIRONMENTS[task]()
+    sim = lean_class(ALL_V3_ENVIRONMENTS[task])()
     sim._partially_observable = False
     # The cached space still hides the goal (bounds 0), and Meta-World clips observations to it.
     sim.__dict__.pop("sawyer_observation_space", None)
