@@ -1,0 +1,136 @@
+"""What the `robopref` command says about itself: its verbs, and the help text of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: what it is for, how it is called, and what else one should know."""
+
+    summary: str
+    usage: str
+    details: str
+    hydra: bool = True
+    """Whether the words after the verb are Hydra overrides."""
+
+
+_KEYS = """\
+keys of every run (lists are written [a,b]):
+  out=DIR           folder of the run; the same command on the same folder resumes it
+  task=NAME         for example drawer-open; an unknown name lists near ones
+  seed=N            same command, same seed, same machine: same metrics.json
+  stages=[a,b]      do only these stages again
+  dataset=DIR  episodes=N  pairs=DIR  checkpoint=DIR  source=[a,b]  target=NAME
+  GROUP=PRESET      choose a preset (below); GROUP.KEY=VALUE changes one knob of it
+"""
+
+
+def _stage(summary: str, details: str) -> Verb:
+    return Verb(summary, "[key=value ...] [--multirun]", details)
+
+
+VERBS: dict[str, Verb] = {
+    "quickstart": _stage(
+        "the whole story on Meta-World: offline, CPU, minutes; ends with a report",
+        "The same as `robopref run experiment=quickstart`.\n\n  robopref quickstart out=runs/quickstart seed=0",
+    ),
+    "run": _stage(
+        "a pipeline: run experiment=NAME",
+        "  robopref run experiment=align_metaworld task=drawer-open seed=1 out=runs/drawer\n"
+        "  robopref run experiment=align_metaworld task=drawer-open,door-open seed=1,2 --multirun",
+    ),
+    "collect": _stage("one stage: trajectories from experts, random actions or a policy", "Writes OUT/dataset."),
+    "label": _stage("one stage: ask a teacher about pairs", "Every question is counted in labels_asked."),
+    "reward": _stage("one stage: learn a reward from the answers", "Choose the learner with reward=PRESET."),
+    "pretrain": _stage("one stage: clone a policy from trajectories", "Choose the head with policy=PRESET."),
+    "align": _stage("one stage: fine-tune the policy on the pairs", "Choose the loss with loss=PRESET."),
+    "evaluate": _stage(
+        "one stage: success on held-out resets, with intervals",
+        "  robopref evaluate checkpoint=DIR task=drawer-open episodes=100",
+    ),
+    "report": Verb(
+        "one self-contained report.html of a finished run",
+        "RUN | [key=value ...]",
+        "Reads what the run left behind and writes RUN/report.html; nothing is trained or evaluated.\n\n"
+        "  robopref report runs/quickstart",
+    ),
+    "compare": Verb(
+        "paired statistics over runs: difference, 95% interval, p-value, plot",
+        "RUN [RUN ...] [out=DIR]",
+        "RUN is a run folder, or a folder of run folders (as --multirun makes).\n"
+        "Writes compare.json, compare.md and compare.png into DIR (default: compare).\n"
+        "Tasks are shown one by one and as their mean, each task counting the same.\n\n"
+        "  robopref compare multirun/2026-01-31/10-00-00 out=runs/compared",
+        hydra=False,
+    ),
+    "convert": Verb(
+        "a dataset from one format into another",
+        "SRC DST --to FORMAT",
+        "SRC is left as it is; an unknown FORMAT lists the known ones.",
+        hydra=False,
+    ),
+    "validate": Verb(
+        "what is wrong with a dataset, where, and how to mend it",
+        "DIR",
+        "Exit code 0 when nothing is wrong, 2 when something is.",
+        hydra=False,
+    ),
+    "doctor": Verb(
+        "what this machine can do, in under 5 seconds",
+        "[--json]",
+        "Python, torch, GPU, OpenGL, video, cores, memory, disk, ROS, and which extras are installed.",
+        hydra=False,
+    ),
+    "bench": Verb(
+        "a benchmark against a named peer, in one run, as a ratio",
+        "[NAME] [quick=true] [out=DIR]",
+        "Without NAME: the list of benchmarks. With out=DIR: writes DIR/bench.json.",
+        hydra=False,
+    ),
+}
+
+_OPTIONS = """\
+options:
+  --multirun, -m    one run for every combination: seed=1,2 task=a,b
+  --debug           show the traceback of an error
+  --help, -h        help; also `robopref VERB --help`
+  --version         version
+
+exit codes: 0 done, 2 the request was wrong, 1 anything else, 130 interrupted
+"""
+
+
+def overview() -> str:
+    """The text of `robopref --help`."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return (
+        "robopref: preferences in, better robot out, and you can believe the number.\n\n"
+        f"usage: robopref VERB [key=value ...]\n\nverbs:\n{verbs}\n\n{_OPTIONS}\n"
+        "Start with: robopref quickstart out=runs/quickstart\n"
+    )
+
+
+def help_of(name: str) -> str:
+    """The text of `robopref NAME --help`."""
+    verb = VERBS[name]
+    text = f"usage: robopref {name} {verb.usage}\n\n{verb.summary}\n\n{verb.details}\n"
+    if verb.hydra and name != "report":
+        text += f"\n{_KEYS}\npresets:\n{_presets()}"
+    return text
+
+
+def _presets() -> str:
+    """One line per group of presets on disk; names only, so that no configuration library is loaded."""
+    lines = []
+    for group in sorted(files("robopref.conf").iterdir(), key=lambda entry: entry.name):
+        if group.is_dir():
+            names = sorted(
+                entry.name.removesuffix(".yaml") for entry in group.iterdir() if entry.name.endswith(".yaml")
+            )
+            if names:
+                lines.append(f"  {group.name + '=':12} {', '.join(names)}\n")
+    return "".join(lines)
