@@ -51,7 +51,9 @@ def load(folder: Path | str) -> Any:
         state = load_file(folder / "model.safetensors")
         frozen = load_file(folder / "normalizer.safetensors")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: got a torn or missing weights file ({error}), wanted safetensors. Train it again.") from error
+        raise InputError(
+            f"{folder}: got a torn or missing weights file ({error}), wanted safetensors. Train it again."
+        ) from error
     state |= {NORMALIZER + k: v for k, v in frozen.items()}
     wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     got = {k: tuple(v.shape) for k, v in state.items()}
@@ -92,7 +94,9 @@ def _class(folder: Path, path: str) -> type[nn.Module]:
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{folder}: class {path!r} does not exist in this robopref. Use the matching version.") from error
+        raise InputError(
+            f"{folder}: class {path!r} does not exist in this robopref. Use the matching version."
+        ) from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise InputError(f"{folder}: {path!r} is no model class.")
     return found

@@ -28,11 +28,14 @@ class Episode:
     replica: int = 0
 
 
-def episodes(seeds: Sequence[int]) -> list[Episode]:
-    """Episodes for reset seeds; a repeated seed becomes the next replica of the same reset."""
+def episodes(seeds: Sequence[int] | Sequence[Episode]) -> list[Episode]:
+    """Episodes for reset seeds; a repeated seed becomes the next replica of the same reset. Episodes stay what they are."""
     seen: Counter[int] = Counter()
     listed = []
     for seed in seeds:
+        if isinstance(seed, Episode):
+            listed.append(seed)
+            continue
         listed.append(Episode(int(seed), seen[int(seed)]))
         seen[int(seed)] += 1
     return listed
@@ -64,7 +67,7 @@ class _Running:
 def rollout(
     policy: Policy,
     environments: Sequence[Environment],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | Sequence[Episode],
     *,
     noise_seed: int = 0,
     batch_size: int = 32,

@@ -74,7 +74,13 @@ def gather(table: ChunkTable, trajectories: Tensor, per_trajectory: int, generat
 
 
 def relative_scores(
-    policy: Policy, reference: Policy, chunks: Chunks, draws: Draws, trajectories: int, length_norm: float, count: Tensor
+    policy: Policy,
+    reference: Policy,
+    chunks: Chunks,
+    draws: Draws,
+    trajectories: int,
+    length_norm: float,
+    count: Tensor,
 ) -> Tensor:
     """rho (B,): summed score difference per trajectory over executed elements to the power `length_norm`.
 

@@ -19,7 +19,14 @@ def fit_normalizer(policy: nn.Module, table: ChunkTable) -> None:
 
 
 def clone(
-    policy: Policy, table: ChunkTable, *, steps: int, lr: float, batch: int, generator: torch.Generator, ema: float = 0.0
+    policy: Policy,
+    table: ChunkTable,
+    *,
+    steps: int,
+    lr: float,
+    batch: int,
+    generator: torch.Generator,
+    ema: float = 0.0,
 ) -> Iterator[dict[str, float]]:
     """Train `policy` in place for `steps` batches of random chunks; yields logs.
 

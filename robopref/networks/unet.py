@@ -28,7 +28,9 @@ class UNetDenoiser(nn.Module):
     def __init__(self, horizon: int, action: int, condition: int, width: int = 64) -> None:
         super().__init__()
         if horizon % 4:
-            raise ValueError(f"UNetDenoiser.horizon: got {horizon}, wanted a multiple of 4. Use backbone=mlp otherwise.")
+            raise ValueError(
+                f"UNetDenoiser.horizon: got {horizon}, wanted a multiple of 4. Use backbone=mlp otherwise."
+            )
         context = condition + 32
         self.embed = TimeEmbedding(32)
         self.down1 = FilmBlock(action, width, context)

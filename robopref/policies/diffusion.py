@@ -113,7 +113,9 @@ class Diffusion(nn.Module):
     def encode(self, observation: Observation) -> Tensor:
         """History (B, K, D) -> condition (B, K D)."""
         wanted = (None, self._spec.history, self._spec.dims.observation)
-        check_shape("Diffusion", "observation", tuple(observation.state.shape), wanted, "Use the policy's own environment.")
+        check_shape(
+            "Diffusion", "observation", tuple(observation.state.shape), wanted, "Use the policy's own environment."
+        )
         return self.normalizer.state(observation.state).flatten(1)
 
     def predict(self, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:

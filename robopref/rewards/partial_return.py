@@ -38,7 +38,12 @@ class PartialReturn(nn.Module):
                 "wanted reduce sum or mean, temperature > 0, members >= 1."
             )
         self.config: dict[str, Any] = dict(
-            dims=asdict(dims), members=members, width=width, reduce=reduce, temperature=temperature, use_action=use_action
+            dims=asdict(dims),
+            members=members,
+            width=width,
+            reduce=reduce,
+            temperature=temperature,
+            use_action=use_action,
         )
         self.reduce, self.temperature, self.use_action = reduce, temperature, use_action
         self.normalizer = Normalizer(dims.observation, dims.action)
@@ -74,4 +79,7 @@ class PartialReturn(nn.Module):
         loss = (each * batch.weight).sum(dim=1).mean() / batch.weight.sum().clamp(min=1e-8)
         decided = batch.prob_first != 0.5
         right = ((logit.mean(dim=0) > 0) == (batch.prob_first > 0.5))[decided].float()
-        return loss, {"reward/loss": float(loss.detach()), "reward/accuracy": float(right.mean()) if len(right) else 0.5}
+        return loss, {
+            "reward/loss": float(loss.detach()),
+            "reward/accuracy": float(right.mean()) if len(right) else 0.5,
+        }

@@ -1,0 +1,72 @@
+"""A held-out guard: stops and rolls back when pair accuracy rises while winners get less likely.
+
+That is how trajectory DPO dies while its loss looks wonderful: losers fall faster than winners fall.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from robopref.data.windows import ChunkTable
+from robopref.learners.align import AlignSettings, PairTable, gather, relative_scores
+from robopref.protocols import Policy
+
+
+@dataclass
+class HeldOutGuard:
+    """Measures held-out pairs at fixed draws and keeps the last weights under which their winners had not become less likely."""
+
+    policy: Policy
+    reference: Policy
+    table: ChunkTable
+    pairs: PairTable
+    scale: float
+    settings: AlignSettings
+    seed: int = 0
+    tolerance: float = 0.25
+    """How far, in scales, the median winner may fall below the reference before it counts."""
+    _kept: dict[str, Tensor] = field(default_factory=dict, init=False)
+    _accuracy: float = field(default=0.0, init=False)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Median rho of held-out winners and losers (in scales) and the share of pairs in which the winner's is higher."""
+        assert isinstance(self.policy, nn.Module)
+        training = self.policy.training
+        self.policy.eval()
+        generator = torch.Generator().manual_seed(self.seed)
+        sides = torch.cat([self.pairs.first, self.pairs.second])
+        chunks = gather(self.table, sides, self.settings.chunks_per_trajectory, generator)
+        draws = self.policy.draw(chunks, generator)
+        count = self.table.count(sides)
+        norm = self.settings.length_norm
+        rho = relative_scores(self.policy, self.reference, chunks, draws, len(sides), norm, count) / self.scale
+        first, second = rho.chunk(2)
+        right = self.pairs.prob_first >= 0.5
+        winner, loser = torch.where(right, first, second), torch.where(right, second, first)
+        self.policy.train(training)
+        return {
+            "guard/rho_winner": float(winner.median()),
+            "guard/rho_loser": float(loser.median()),
+            "guard/pair_accuracy": float((winner > loser).float().mean()),
+        }
+
+    def check(self) -> tuple[bool, dict[str, float]]:
+        """(go on, what was measured). When it says stop, the policy has been rolled back to the last kept weights."""
+        assert isinstance(self.policy, nn.Module)
+        found = self.measure()
+        fell = found["guard/rho_winner"] < -self.tolerance
+        if fell and found["guard/pair_accuracy"] >= self._accuracy:
+            if self._kept:
+                self.policy.load_state_dict(self._kept)
+            else:
+                assert isinstance(self.reference, nn.Module)
+                self.policy.load_state_dict(self.reference.state_dict())
+            return False, found
+        if not fell:
+            self._kept = {k: v.clone() for k, v in self.policy.state_dict().items()}
+            self._accuracy = found["guard/pair_accuracy"]
+        return True, found

@@ -1,0 +1,114 @@
+"""The Hydra entry: composes a configuration, then runs a pipeline or one stage of it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from robopref.arrays import InputError
+
+PIPELINES = ("run", "quickstart")
+
+
+def main(verb: str, overrides: list[str], multirun: bool = False) -> None:
+    """Run a verb of the command line with Hydra overrides; `multirun` sweeps lists of values through Hydra's launcher."""
+    if verb == "quickstart" and not any(o.startswith("experiment=") for o in overrides):
+        overrides = ["experiment=quickstart", *overrides]
+    if verb == "run" and not any(o.startswith("experiment=") for o in overrides):
+        raise InputError("run: got no experiment, wanted experiment=NAME. Known: " + ", ".join(experiments()) + ".")
+    if multirun:
+        _sweep(verb, overrides)
+    else:
+        _job(verb, compose(overrides), overrides)
+
+
+def experiments() -> list[str]:
+    """Names of the experiment presets."""
+    from importlib.resources import files
+
+    return sorted(
+        p.name.removesuffix(".yaml")
+        for p in files("robopref.conf").joinpath("experiment").iterdir()
+        if p.name.endswith(".yaml")
+    )
+
+
+def compose(overrides: list[str]) -> dict[str, Any]:
+    """The resolved configuration of overrides, as plain data."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from omegaconf import OmegaConf
+
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        config = hydra_compose("config", overrides)
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    return _checked({str(k): v for k, v in resolved.items()} | _names(overrides))
+
+
+def _names(overrides: list[str]) -> dict[str, str]:
+    """Short names of presets, which a resolved configuration no longer knows."""
+    chosen = dict(o.split("=", 1) for o in overrides if "=" in o)
+    experiment = chosen.get("experiment", "")
+    return {"experiment": experiment, "labeler_name": chosen.get("labeler", "success")}
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Cross-field checks before anything heavy is imported."""
+    for name in ("pairs", "workers"):
+        if not isinstance(config[name], int) or config[name] < 1:
+            raise InputError(f"{name}: got {config[name]!r}, wanted a whole number >= 1.")
+    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 10_000:
+        raise InputError(f"seed: got {config['seed']!r}, wanted a whole number from 0 to 9999.")
+    return config
+
+
+def _sweep(verb: str, overrides: list[str]) -> None:
+    """Every combination of comma-separated values, through the configured Hydra launcher; `out` becomes the parent folder."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig, OmegaConf
+
+    @hydra.main(config_path="pkg://robopref.conf", config_name="config", version_base="1.3")
+    def job(config: DictConfig) -> None:
+        own = list(HydraConfig.get().overrides.task)
+        resolved = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(resolved, dict)
+        plain = _checked({str(k): v for k, v in resolved.items()} | _names(own))
+        if plain["out"] is not None:
+            varied = [o for o in own if not o.startswith(("out=", "experiment=", "workers="))]
+            plain["out"] = str(Path(plain["out"]) / (re.sub(r"[^\w.=-]+", "_", ",".join(varied)) or "run"))
+        _job(verb, plain, own)
+
+    before = sys.argv
+    sys.argv = [
+        "robopref",
+        *overrides,
+        "--multirun",
+        "hydra.output_subdir=null",
+        "hydra.sweep.dir=.",
+        "hydra.sweep.subdir=.",
+    ]
+    sys.argv += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    try:
+        job()
+    finally:
+        sys.argv = before
+
+
+def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
+    from robopref.stages import pipeline, single
+    from robopref.stages.parallel import single_thread
+
+    single_thread()
+    out = config["out"] or f"runs/{config['experiment'] or verb}/{config['task']}-seed{config['seed']}"
+    config["out"] = str(out)
+    command = " ".join(["robopref", verb, *overrides])
+    if verb in PIPELINES:
+        pipeline.run(config, Path(out), command)
+        return
+    stage: Callable[[dict[str, Any], Path], str] = getattr(single, verb)
+    print(stage(config, Path(out)))

@@ -1,0 +1,186 @@
+"""Align: rounds of roll out -> ask -> learn a reward -> rank -> align -> gate, every piece a resumable unit.
+
+Rollouts are free, questions are not: a few answers train a reward model, the model ranks many rollouts, and ranked rollouts give the
+pairs. Training sees the teacher's answers only; the gate judges its own resets by success, and those episodes are counted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robopref.arrays import Trajectory
+from robopref.checkpoint import load, save
+from robopref.data.preferences import PreferenceStore
+from robopref.data.store import TrajectoryStore
+from robopref.data.windows import chunk_table
+from robopref.learners.align import AlignSettings, PairTable, align, calibrate
+from robopref.learners.guard import HeldOutGuard
+from robopref.stages.collect import collect_policy
+from robopref.stages.environments import roll
+from robopref.stages.label import ask
+from robopref.stages.ranking import Ranking, rank
+from robopref.stages.reward import Answer, fit_reward, predicted_returns
+from robopref.stages.units import thin, unit, write_log
+
+Config = dict[str, Any]
+
+
+def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float) -> dict[str, Any]:
+    """All rounds of one arm, starting from the base policy; returns the folder of its last accepted policy and the guard's record."""
+    folder, policy, record = run / "arms" / arm, base, []
+    stores: list[Path] = []
+    for number in range(config["rounds"]["count"]):
+        place = folder / f"round-{number}"
+        # The first round's rollouts and answers belong to the base and are the same for every arm.
+        shared = run / "rounds" if number == 0 else place
+        stores.append(gather_round(config, policy, shared, number))
+        fitted = unit(place / "align", lambda partial: _align_round(config, stores, policy, partial, arm, preference))  # noqa: B023
+        gate = unit(place / "gate", lambda partial: _gate(config, policy, place / "align" / "policy"))  # noqa: B023
+        record.append({"round": number, "arm": arm, **fitted, **gate})
+        if gate["accepted"]:
+            policy = place / "align" / "policy"
+    return {"policy": str(policy), "guard": record, "stores": [str(s) for s in stores]}
+
+
+def gather_round(config: Config, policy: Path, place: Path, number: int, workers: int = 0) -> Path:
+    """Rollouts of the current policy and the answers about them; returns the store."""
+    from hydra.utils import instantiate
+
+    store = place / "rollouts" / "store"
+    rounds = config["rounds"]
+
+    def collect(partial: Path) -> dict[str, Any]:
+        begin = rounds["first_reset"] + 10_000 * config["seed"] + 1000 * number
+        seeds = [begin + i for i in range(rounds["resets"]) for _ in range(rounds["replicas"])]
+        collect_policy(
+            policy, config["env"], seeds, config["seed"], partial / "store", workers, config["record_expert"]
+        )
+        return {"episodes": len(seeds)}
+
+    def label(partial: Path) -> dict[str, Any]:
+        trajectories = TrajectoryStore(store)
+        share = config["pairs"] // rounds["count"] + (number < config["pairs"] % rounds["count"])
+        seed = 1000 * config["seed"] + number
+        return {
+            "asked": ask(
+                trajectories, trajectories.load(), instantiate(config["labeler"]), share, seed, config["labeler_name"]
+            )
+        }
+
+    unit(place / "rollouts", collect)
+    unit(place / "labels", label)
+    return store
+
+
+def read_rounds(stores: list[Path]) -> tuple[list[Trajectory], list[Answer], np.ndarray]:
+    """Trajectories of several stores in one list, the answers about them with shifted indices, and each one's round."""
+    trajectories: list[Trajectory] = []
+    answers: list[Answer] = []
+    rounds: list[int] = []
+    for number, root in enumerate(stores):
+        store, offset = TrajectoryStore(root), len(trajectories)
+        trajectories += store.load()
+        rounds += [number] * (len(trajectories) - offset)
+        answers += [
+            (offset + p.first.episode, offset + p.second.episode, p.prob_first)
+            for p in PreferenceStore(store).pairs()
+            if not np.isnan(p.prob_first)
+        ]
+    return trajectories, answers, np.array(rounds)
+
+
+def _align_round(
+    config: Config, stores: list[Path], policy: Path, partial: Path, arm: str, preference: float
+) -> dict[str, Any]:
+    """Reward from all answers so far, ranking of all rollouts so far, one alignment against the current policy."""
+    number = len(stores) - 1
+    trajectories, answers, rounds = read_rounds(stores)
+    model, reward_logs = fit_reward(
+        config["reward"], trajectories, answers, seed=config["seed"], **config["reward_fit"]
+    )
+    save(model, partial / "reward", {"answers": len(answers)})
+    predicted = predicted_returns(model, trajectories)
+    seeds = np.array([t.seed for t in trajectories])
+    ranking = rank(predicted, seeds, rounds, config["rounds"]["top"], config["rounds"]["held_out"], config["seed"])
+    logs = [{"stage": "reward", "arm": arm, "round": number, "step": len(reward_logs), **reward_logs[-1]}]
+    found, stopped = align_policy(config, policy, trajectories, ranking, preference, partial, logs, arm, number)
+    write_log(partial / "log.jsonl", logs)
+    return {
+        "answers": len(answers),
+        "pairs": len(ranking.train),
+        "anchors": len(ranking.anchors),
+        "stopped": stopped,
+        **found,
+    }
+
+
+def align_policy(
+    config: Config, policy: Path, trajectories: list[Trajectory], ranking: Ranking, preference: float,
+    partial: Path, logs: list[dict[str, Any]], arm: str, number: int,
+) -> tuple[dict[str, float], str]:  # fmt: skip
+    """Align a policy folder on ranked trajectories into `partial`/policy under the held-out guard; returns its last measure and why it stopped."""
+    from hydra.utils import instantiate
+
+    settings = AlignSettings(**{**config["align"], "preference": preference * config["align"]["preference"]})
+    if preference == 0:
+        settings = AlignSettings(**{**config["align"], "preference": 0.0, "proximal": 0.0})
+    learned, loss = load(policy), instantiate(config["loss"])
+    reference = learned.reference()
+    table = chunk_table(trajectories, learned.spec)
+    seed = 100 * config["seed"] + number
+    scale = calibrate(reference, table, settings, torch.Generator().manual_seed(seed))
+    guard = HeldOutGuard(learned, reference, table, ranking.held_out, scale, settings, seed)
+    generator = torch.Generator().manual_seed(seed)
+    rows, found, stopped = [], guard.measure(), ""
+    for step, row in enumerate(
+        align(learned, reference, table, ranking.train, ranking.anchors, loss, settings, generator), 1
+    ):
+        rows.append(row)
+        if step % config["guard"]["every"] == 0:
+            go_on, found = guard.check()
+            logs.append({"stage": "align", "arm": arm, "round": number, "step": step, **found})
+            if not go_on:
+                stopped = f"step {step}: held-out winners became less likely while pair accuracy rose; rolled back"
+                break
+    logs += thin(rows, 25, stage="align", arm=arm, round=number)
+    save(
+        learned,
+        partial / "policy",
+        {"reference": str(policy.name), "scale": scale, "beta": settings.kappa / scale, "lr": settings.lr},
+    )
+    return found, stopped
+
+
+def judge(config: Config, policy: Path, workers: int = 0) -> float:
+    """Success of a policy folder on the gate's own resets, rolled out once and kept beside it."""
+    seeds = list(range(config["gate"]["first_reset"], config["gate"]["first_reset"] + config["gate"]["episodes"]))
+
+    def make(_: Path) -> dict[str, Any]:
+        outcomes = roll(policy, config["env"], seeds, config["seed"], workers)
+        return {"success": sum(t.succeeded for t in outcomes) / len(outcomes), "judged": len(outcomes)}
+
+    return float(unit(policy.parent / "judged", make)["success"])
+
+
+def _gate(config: Config, before: Path, after: Path) -> dict[str, Any]:
+    """Refuse the new policy if its success on the gate's resets fell by more than the tolerance."""
+    old, new = judge(config, before), judge(config, after)
+    accepted = new >= old - config["gate"]["tolerance"]
+    reason = f"success on {config['gate']['episodes']} gate resets went from {old:.0%} to {new:.0%}"
+    return {"accepted": accepted, "reason": reason, "success_before": old, "success_after": new}
+
+
+def labelled_pairs(answers: list[Answer], ties: bool) -> PairTable:
+    """The answers themselves as a pair table, with or without ties."""
+    kept = [a for a in answers if ties or a[2] != 0.5]
+    first, second = (torch.tensor([a[k] for a in kept], dtype=torch.int64) for k in range(2))
+    return PairTable(first, second, torch.tensor([a[2] for a in kept], dtype=torch.float32), torch.ones(len(kept)))
+
+
+def winners(answers: list[Answer]) -> list[int]:
+    """Trajectories that were preferred in a decided answer, each once."""
+    return sorted({a if p > 0.5 else b for a, b, p in answers if p != 0.5})

@@ -1,0 +1,99 @@
+"""The baselines that always run beside an alignment, from the same base, on the same data, with as many steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robopref.arrays import Trajectory
+from robopref.checkpoint import load, save
+from robopref.data.store import TrajectoryStore
+from robopref.data.windows import chunk_table
+from robopref.learners.align import AlignSettings, align
+from robopref.learners.clone import clone
+from robopref.losses.pairwise import sigmoid
+from robopref.stages.align import labelled_pairs, read_rounds, winners
+from robopref.stages.pretrain import demonstrations_at
+from robopref.stages.units import thin, unit, write_log
+
+Config = dict[str, Any]
+
+
+def cloned(config: Config, run: Path, base: Path, level: float) -> str:
+    """Behaviour cloning continued on the demonstrations of the base."""
+
+    def make(partial: Path) -> dict[str, Any]:
+        everything = TrajectoryStore(run / "demonstrations" / "store").load()
+        half = len(everything) // 2
+        return _clone(config, base, demonstrations_at(level, everything[:half], everything[half:]), partial, "cloned")
+
+    unit(run / "arms" / "cloned", make)
+    return str(run / "arms" / "cloned" / "policy")
+
+
+def filtered(config: Config, run: Path, base: Path, stores: list[str]) -> str:
+    """Cloning of the trajectories that won a labelled comparison."""
+
+    def make(partial: Path) -> dict[str, Any]:
+        trajectories, answers, _ = read_rounds([Path(s) for s in stores])
+        chosen = [trajectories[i] for i in winners(answers)]
+        if not chosen:  # every answer was a tie: there is nothing to filter by
+            chosen = trajectories
+        return _clone(config, base, chosen, partial, "filtered")
+
+    unit(run / "arms" / "filtered", make)
+    return str(run / "arms" / "filtered" / "policy")
+
+
+def plain_dpo(config: Config, run: Path, base: Path, stores: list[str]) -> str:
+    """DPO on the labelled pairs against the base, with neither anchor nor proximal term nor guard (Rafailov 2023)."""
+
+    def make(partial: Path) -> dict[str, Any]:
+        trajectories, answers, _ = read_rounds([Path(s) for s in stores])
+        pairs = labelled_pairs(answers, ties=False)
+        policy = load(base)
+        steps = config["align"]["steps"] * config["rounds"]["count"]
+        settings = AlignSettings(
+            **{**config["align"], "steps": steps, "preference": 1.0, "anchor": 0.0, "proximal": 0.0, "trust": 0.0}
+        )
+        logs: list[dict[str, Any]] = []
+        if len(pairs):
+            table = chunk_table(trajectories, policy.spec)
+            generator = torch.Generator().manual_seed(config["seed"])
+            made = align(
+                policy,
+                policy.reference(),
+                table,
+                pairs,
+                torch.zeros(0, dtype=torch.int64),
+                sigmoid,
+                settings,
+                generator,
+            )
+            logs = thin(made, 25, stage="align", arm="plain_dpo", round=0)
+        save(policy, partial / "policy", {"pairs": len(pairs), "steps": steps})
+        write_log(partial / "log.jsonl", logs)
+        return {"pairs": len(pairs)}
+
+    unit(run / "arms" / "plain_dpo", make)
+    return str(run / "arms" / "plain_dpo" / "policy")
+
+
+def _clone(config: Config, base: Path, trajectories: list[Trajectory], partial: Path, arm: str) -> dict[str, Any]:
+    policy = load(base)
+    table = chunk_table(trajectories, policy.spec)
+    generator = torch.Generator().manual_seed(config["seed"])
+    steps = config["align"]["steps"] * config["rounds"]["count"]
+    made = clone(
+        policy,
+        table,
+        steps=steps,
+        lr=config["align"]["lr"],
+        batch=config["align"]["anchor_chunks"],
+        generator=generator,
+    )
+    write_log(partial / "log.jsonl", thin(made, 25, stage="align", arm=arm, round=0))
+    save(policy, partial / "policy", {"trajectories": len(trajectories), "steps": steps})
+    return {"trajectories": len(trajectories)}

@@ -1,0 +1,62 @@
+"""Environments of a configuration, built once per process, and rollouts of a policy folder spread over processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from robopref.arrays import Trajectory
+from robopref.checkpoint import fingerprint, load
+from robopref.protocols import Environment
+from robopref.rollout import Episode, episodes, rollout
+from robopref.stages.parallel import spread
+from robopref.types import Dims
+
+BATCH = 32
+"""Environments side by side and rows of every prediction, everywhere: the last bits of a result depend on it."""
+
+
+def environments(config: dict[str, Any], count: int) -> list[Environment]:
+    """`count` environments of a Hydra configuration; later calls get the same ones."""
+    return list(_environments(json.dumps(config, sort_keys=True), count))
+
+
+@lru_cache(maxsize=4)
+def _environments(config: str, count: int) -> tuple[Environment, ...]:
+    from hydra.utils import instantiate
+
+    return tuple(instantiate(json.loads(config)) for _ in range(count))
+
+
+def dims_of(config: dict[str, Any]) -> Dims:
+    """Widths of the environment of a configuration."""
+    env = environments(config, 1)[0]
+    return Dims(env.observation_space.shape[0], env.action_space.shape[0])
+
+
+def roll(
+    policy: Path, config: dict[str, Any], seeds: Sequence[int], noise_seed: int, workers: int,
+    sim_state: bool = False, expert: bool = False,
+) -> list[Trajectory]:  # fmt: skip
+    """One episode per reset seed of the policy in a folder, in the order of `seeds`."""
+    listed = episodes(seeds)
+    parts = max(1, min(workers, len(listed)))
+    calls = [(str(policy), config, listed[k::parts], noise_seed, sim_state, expert) for k in range(parts)]
+    done = spread(_roll, calls, workers)
+    merged: list[Trajectory] = [done[i % parts][i // parts] for i in range(len(listed))]
+    return merged
+
+
+def _roll(
+    folder: str, config: dict[str, Any], listed: list[Episode], noise_seed: int, sim_state: bool, expert: bool
+) -> list[Trajectory]:
+    policy = load(folder)
+    count = min(BATCH, len(listed))
+    made = rollout(
+        policy, environments(config, BATCH)[:count] if count > 4 else environments(config, 4)[:count], listed,
+        noise_seed=noise_seed, batch_size=BATCH, policy_name=fingerprint(Path(folder)), sim_state=sim_state, expert=expert,
+    )  # fmt: skip
+    return list(made)

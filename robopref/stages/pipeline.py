@@ -1,0 +1,253 @@
+"""The pipeline of an experiment: collect -> pretrain -> align beside its baselines -> evaluate -> report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from robopref.arrays import InputError
+from robopref.data.files import atomic_file, read_json, write_json, write_text
+from robopref.data.preferences import PreferenceStore
+from robopref.data.store import TrajectoryStore
+from robopref.stages import baselines
+from robopref.stages.align import gather_round, judge, rounds_of
+from robopref.stages.collect import mixture, scripted, write
+from robopref.stages.evaluate import evaluate, summary
+from robopref.stages.parallel import spread
+from robopref.stages.pretrain import find_base
+from robopref.stages.units import unit
+
+Config = dict[str, Any]
+
+FOLDERS = {
+    "collect": ("demonstrations",),
+    "pretrain": ("base",),
+    "align": ("rounds", "arms"),
+    "evaluate": ("evaluation", "metrics.json"),
+    "report": ("videos", "report.html", "pairs.json"),
+}
+"""What each stage of a run writes. `stages=[...]` removes and makes these anew."""
+PRIVATE = ("stages", "out", "workers")
+"""Keys that may differ between two calls on one run folder."""
+
+
+def run(config: Config, out: Path, command: str) -> None:
+    """Run the stages of an experiment in a folder; done pieces are kept, so a killed run continues."""
+    _claim(config, out)
+    wanted = config["stages"]
+    for name in wanted:
+        if name not in FOLDERS:
+            raise InputError(f"stages: got {name!r}, wanted some of {', '.join(FOLDERS)}.")
+    if len(wanted) < len(FOLDERS):
+        _forget(out, wanted)
+    steps: dict[str, Callable[[Config, Path], None]] = {
+        "collect": collect, "pretrain": pretrain, "align": align, "evaluate": lambda c, o: measure(c, o, command), "report": report,
+    }  # fmt: skip
+    for name, step in steps.items():
+        if name in wanted:
+            _say(f"{name} ...")
+            begin = time.perf_counter()
+            step(config, out)
+            _say(f"{name} done in {time.perf_counter() - begin:.0f} s")
+    if (out / "metrics.json").exists():
+        _headline(out)
+
+
+def collect(config: Config, out: Path) -> None:
+    """Demonstrations of the scripted expert, good ones first, then faulty ones."""
+
+    def make(partial: Path) -> dict[str, Any]:
+        count, seed = config["base"]["demonstrations"], config["seed"]
+        behaviours = [b for kind in ("good", "faulty") for b in mixture(config["imperfections"][kind], count)]
+        seeds = [10_000 * seed + i for i in range(2 * count)]
+        made = scripted(config["env"], seeds, behaviours, seed, config["workers"])
+        write(partial / "store", made, "store demonstrations")
+        half = len(made) // 2
+        rates = [sum(t.succeeded for t in part) / half for part in (made[:half], made[half:])]
+        return {"episodes": len(made), "good_success": rates[0], "faulty_success": rates[1]}
+
+    unit(out / "demonstrations", make)
+
+
+def pretrain(config: Config, out: Path) -> None:
+    """Find the imperfection level at which the base half works, and clone that base."""
+    folder = out / "base"
+    if (folder / "base.json").exists():
+        return
+    begin = time.perf_counter()
+    if config["checkpoint"]:
+        found = {"search": [], "level": 0.0, "policy": config["checkpoint"]}
+    else:
+        found = find_base(config, out / "demonstrations" / "store", folder, config["workers"])
+    write_json(folder / "base.json", {**found, "seconds": round(time.perf_counter() - begin, 3)})
+
+
+def align(config: Config, out: Path) -> None:
+    """The aligned arm and, beside it, every baseline of the configuration."""
+    found = read_json(out / "base" / "base.json")
+    base, wanted = Path(found["policy"]), config["baselines"]
+    judge(config, base, config["workers"])
+    gather_round(config, base, out / "rounds", 0, config["workers"])
+    calls: list[tuple[Any, ...]] = [(config, out, "aligned", base, 1.0)]
+    if "aligned_no_pairs" in wanted:
+        calls.append((config, out, "aligned_no_pairs", base, 0.0))
+    aligned, *ablation = spread(_timed_rounds, calls, config["workers"])
+    policies = {"base": str(base)}
+    jobs: dict[str, tuple[Any, ...]] = {
+        "cloned": (config, out, base, found["level"]),
+        "filtered": (config, out, base, aligned["stores"]),
+        "plain_dpo": (config, out, base, aligned["stores"]),
+    }
+    names = [name for name in jobs if name in wanted]
+    made = spread(_baseline, [(name, jobs[name]) for name in names], config["workers"])
+    policies |= dict(zip(names, made, strict=True))
+    if ablation:
+        policies["aligned_no_pairs"] = ablation[0]["policy"]
+    policies["aligned"] = aligned["policy"]
+    write_json(
+        out / "arms" / "arms.json",
+        {"policies": policies, "aligned": aligned, "ablation": ablation[0] if ablation else None},
+    )
+
+
+def _timed_rounds(config: Config, out: Path, arm: str, base: Path, preference: float) -> dict[str, Any]:
+    return rounds_of(config, out, arm, base, preference)
+
+
+def _baseline(name: str, arguments: tuple[Any, ...]) -> str:
+    made: str = {"cloned": baselines.cloned, "filtered": baselines.filtered, "plain_dpo": baselines.plain_dpo}[name](
+        *arguments
+    )
+    return made
+
+
+def measure(config: Config, out: Path, command: str) -> None:
+    """Open the evaluation resets, write metrics.json and the joined log."""
+    arms = read_json(out / "arms" / "arms.json")
+    table = evaluate(config, arms["policies"], out / "evaluation", config["workers"])
+    policies, tests = summary(table)
+    base = read_json(out / "base" / "base.json")
+    guard = arms["aligned"]["guard"]
+    asked = sum(len(PreferenceStore(TrajectoryStore(s)).pairs()) for s in arms["aligned"]["stores"])
+    metrics = {
+        "task": config["task"], "seed": config["seed"], "experiment": config["experiment"], "labels_asked": asked,
+        "episodes_judged": config["gate"]["episodes"] * (1 + len(guard)),
+        "labeler": config["labeler_name"],
+        "policies": policies, "tests": tests, "base_level": base["level"], "base_search": base["search"],
+        "guard": [*guard, *(arms["ablation"]["guard"] if arms["ablation"] else [])],
+        "notes": notes(policies, tests, base["search"]), "seconds": seconds(out), "command": command,
+    }  # fmt: skip
+    write_log(out)
+    write_json(out / "metrics.json", metrics)
+
+
+def notes(policies: dict[str, Any], tests: list[dict[str, Any]], search: list[dict[str, Any]]) -> list[str]:
+    """What a reader must know first."""
+    said = []
+    for test in tests:
+        if (test["a"], test["b"]) == ("aligned", "aligned_no_pairs") and test["ci95"][0] <= 0:
+            said.append(
+                "Alignment by pairs adds nothing that these resets can show over the same run with the preference term off."
+            )
+        if (test["a"], test["b"]) == ("aligned", "base") and test["ci95"][0] <= 0:
+            said.append("The aligned policy is not shown to be better than its base.")
+    if search and not any(one["in_band"] for one in search):
+        said.append("No imperfection level gave a base inside the wanted band; the closest one was taken.")
+    return said
+
+
+def seconds(out: Path) -> dict[str, float]:
+    """Seconds of work per part (summed over processes), from the records of finished pieces."""
+
+    def total(*patterns: str) -> float:
+        paths = {p for pattern in patterns for p in out.glob(pattern)}
+        return round(sum(read_json(p)["seconds"] for p in paths), 1)
+
+    aligned = total("rounds/*/done.json", "arms/aligned/*/*/done.json")
+    return {
+        "collect": total("demonstrations/done.json"),
+        "pretrain": read_json(out / "base" / "base.json")["seconds"],
+        "align": aligned,
+        "baselines": total("arms/aligned_no_pairs/*/*/done.json", "arms/cloned/done.json", "arms/filtered/done.json", "arms/plain_dpo/done.json"),
+        "evaluate": total("evaluation/done.json"),
+    }  # fmt: skip
+
+
+def write_log(out: Path) -> None:
+    """All logs of a run in one file, in the order of the arms."""
+    base = Path(read_json(out / "base" / "base.json")["policy"]).parent / "log.jsonl"
+    parts = [base, *sorted((out / "arms").rglob("log.jsonl"))]
+    with atomic_file(out / "log.jsonl") as temporary:
+        temporary.write_text("".join(p.read_text(encoding="utf-8") for p in parts if p.exists()), encoding="utf-8")
+
+
+def report(config: Config, out: Path) -> None:
+    """Videos and the self-contained page."""
+    from robopref.stages.report import report as write_report
+    from robopref.stages.videos import film
+
+    arms = read_json(out / "arms" / "arms.json")
+    write_json(out / "pairs.json", _asked_pairs(arms["aligned"]["stores"]))
+    film(config, {k: arms["policies"][k] for k in ("base", "aligned")}, out / "videos")
+    _say(f"report: {write_report(out)}")
+
+
+def _asked_pairs(stores: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    for number, root in enumerate(stores):
+        store = TrajectoryStore(root)
+        for pair in PreferenceStore(store).pairs():
+            sides = {
+                side: {"store": Path(root).name, "episode": w.episode, "task": store.episodes[w.episode].task, "seed": store.episodes[w.episode].seed}
+                for side, w in (("first", pair.first), ("second", pair.second))
+            }  # fmt: skip
+            answer = None if pair.prob_first != pair.prob_first else pair.prob_first
+            rows.append({"round": number, **sides, "prob_first": answer, "strategy": pair.strategy})
+    return rows
+
+
+def _claim(config: Config, out: Path) -> None:
+    """Make the folder this run's own; refuse one that holds another configuration."""
+    kept = {k: v for k, v in config.items() if k not in PRIVATE}
+    path = out / "config.yaml"
+    if path.exists():
+        import yaml
+
+        held = {k: v for k, v in yaml.safe_load(path.read_text(encoding="utf-8")).items() if k not in PRIVATE}
+        if held != kept:
+            differing = ", ".join(sorted(k for k in held.keys() | kept.keys() if held.get(k) != kept.get(k)))
+            raise InputError(
+                f"out={out}: got a folder of another run (differs in {differing}), wanted a new one or the same settings."
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise InputError(f"out={out}: got a folder that is not empty and holds no run, wanted a new or empty one.")
+    else:
+        import yaml
+
+        write_text(path, yaml.safe_dump(config, sort_keys=False))
+
+
+def _forget(out: Path, stages: list[str]) -> None:
+    for name in stages:
+        for entry in FOLDERS[name]:
+            path = out / entry
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.exists():
+                path.unlink()
+
+
+def _headline(out: Path) -> None:
+    metrics = read_json(out / "metrics.json")
+    for name, one in metrics["policies"].items():
+        low, high = one["ci95"]
+        _say(f"{name:>17}: {one['success_rate']:6.1%}  [{low:.0%}, {high:.0%}]  n={one['episodes']}")
+    for note in metrics["notes"]:
+        _say(note)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

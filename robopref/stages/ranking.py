@@ -1,0 +1,68 @@
+"""From a few answers to many pairs: a reward model ranks free rollouts; best against worst of each reset become pairs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from robopref.learners.align import PairTable
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What ranked rollouts teach: winners to anchor on, and pairs in two disjoint parts."""
+
+    anchors: torch.Tensor
+    """(W,) int64, trajectories of the top share of each round."""
+    train: PairTable
+    held_out: PairTable
+
+
+def rank(
+    predicted: np.ndarray, seeds: np.ndarray, rounds: np.ndarray, top: float, held_out: float, seed: int
+) -> Ranking:
+    """Winners and pairs from predicted returns.
+
+    predicted (N,): logits of the reward model; seeds (N,), rounds (N,): reset and round of each trajectory. Winners: the `top` share of
+    each round. Pairs: best against worst of a reset, where the gap is above the median gap; prob_first is what the reward model
+    says. Resets, not pairs, are split for the guard, so that no trajectory is on both sides.
+    """
+    anchors = []
+    for number in np.unique(rounds):
+        members = np.flatnonzero(rounds == number)
+        keep = max(1, round(top * len(members)))
+        anchors.append(members[np.argsort(-predicted[members], kind="stable")[:keep]])
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, key in enumerate(zip(rounds.tolist(), seeds.tolist(), strict=True)):
+        groups[key].append(index)
+    ends = [(max(g, key=lambda i: predicted[i]), min(g, key=lambda i: predicted[i])) for g in groups.values()]
+    first, second = np.array([a for a, _ in ends]), np.array([b for _, b in ends])
+    gap = predicted[first] - predicted[second]
+    kept = np.flatnonzero(gap >= max(float(np.median(gap)), 1e-6))
+    order = np.random.default_rng([seed, 5]).permutation(kept)
+    cut = max(1, round(held_out * len(order)))
+
+    def table(rows: np.ndarray) -> PairTable:
+        prob = 1 / (1 + np.exp(-gap[rows]))
+        return PairTable(
+            torch.from_numpy(first[rows]), torch.from_numpy(second[rows]),
+            torch.from_numpy(prob.astype(np.float32)), torch.ones(len(rows)),
+        )  # fmt: skip
+
+    return Ranking(torch.from_numpy(np.concatenate(anchors)), table(order[cut:]), table(order[:cut]))
+
+
+def halves(pairs: PairTable, held_out: float, seed: int) -> tuple[PairTable, PairTable]:
+    """Pairs in two parts (training, held out); with fewer than four both are all of them."""
+    order = torch.from_numpy(np.random.default_rng([seed, 5]).permutation(len(pairs)))
+    cut = max(1, round(held_out * len(pairs)))
+    if len(pairs) < 4:
+        return pairs, pairs
+
+    def part(rows: torch.Tensor) -> PairTable:
+        return PairTable(pairs.first[rows], pairs.second[rows], pairs.prob_first[rows], pairs.weight[rows])
+
+    return part(order[cut:]), part(order[:cut])

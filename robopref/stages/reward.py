@@ -1,0 +1,61 @@
+"""Reward: fit a reward model to answered pairs and rank trajectories with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robopref.arrays import InputError, Trajectory
+from robopref.data.windows import segments
+from robopref.train import fit
+from robopref.types import Dims, PreferenceBatch
+
+Answer = tuple[int, int, float]
+"""(first, second, prob_first) with indices into a list of trajectories; unanswered pairs are left out."""
+
+STRIDE = 4
+"""Every 4th step of an episode is scored: neighbouring simulator steps are nearly equal."""
+
+
+def fit_reward(
+    config: dict[str, Any],
+    trajectories: Sequence[Trajectory],
+    answers: Sequence[Answer],
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+) -> tuple[Any, list[dict[str, float]]]:
+    """A reward model trained on all answers; returns it with the logs of its training."""
+    from hydra.utils import instantiate
+
+    if not answers:
+        raise InputError("reward: got no answered pair, wanted at least one. Run `robopref label` first.")
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    every = segments(trajectories, STRIDE)
+    model = instantiate(config, dims=Dims(every.observation.shape[-1], every.action.shape[-1]))
+    live = every.mask.bool()
+    model.normalizer.fit(every.observation[live], every.action[live])
+    first, second = (torch.tensor([a[k] for a in answers]) for k in range(2))
+    prob = torch.tensor([a[2] for a in answers], dtype=torch.float32)
+    batch = PreferenceBatch(every[first], every[second], prob, torch.ones(len(answers)))
+
+    def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Mini-batches of 32 pairs."""
+        if len(batch) <= 32:
+            return model.loss(batch)
+        return model.loss(batch[torch.randint(len(batch), (32,), generator=gen)])
+
+    logs = list(fit(model, step, steps=steps, lr=lr, generator=generator, weight_decay=1e-2))
+    return model.eval(), logs
+
+
+@torch.no_grad()
+def predicted_returns(model: Any, trajectories: Sequence[Trajectory]) -> np.ndarray:
+    """Return of every trajectory under a reward model, averaged over its members: (N,), in logits."""
+    return model.returns(segments(trajectories, STRIDE)).mean(dim=0).double().numpy()

@@ -1,0 +1,131 @@
+"""One stage by itself, behind the verbs of the same name: each takes the configuration and a result folder and says what it made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from robopref.arrays import InputError
+from robopref.checkpoint import load, save
+from robopref.data.files import atomic_folder, write_json
+from robopref.data.store import TrajectoryStore
+from robopref.stages import pretrain as pretraining
+from robopref.stages.align import align_policy, labelled_pairs, read_rounds, winners
+from robopref.stages.collect import collect_policy, mixture, scripted, write
+from robopref.stages.environments import roll
+from robopref.stages.evaluate import outcomes, summary
+from robopref.stages.label import ask
+from robopref.stages.ranking import Ranking, halves
+from robopref.stages.reward import fit_reward
+from robopref.stages.units import write_log
+
+Config = dict[str, Any]
+
+
+def collect(config: Config, out: Path) -> str:
+    """Episodes of a policy folder (checkpoint=DIR) or of the scripted mixture, as a store."""
+    count, seed = config["episodes"] or 96, config["seed"]
+    if config["checkpoint"]:
+        replicas = config["rounds"]["replicas"]
+        first = config["rounds"]["first_reset"] + 10_000 * seed
+        seeds = [first + i // replicas for i in range(count)]
+        checkpoint = Path(config["checkpoint"])
+        load(checkpoint)
+        collect_policy(checkpoint, config["env"], seeds, seed, out, config["workers"], config["record_expert"])
+    else:
+        kinds = config["imperfections"]["good"] | config["imperfections"]["faulty"]
+        seeds = [10_000 * seed + i for i in range(count)]
+        write(out, scripted(config["env"], seeds, mixture(kinds, count), seed, config["workers"]), "store episodes")
+    return f"{count} episodes in {out}"
+
+
+def label(config: Config, out: Path) -> str:
+    """Ask `pairs` questions about a store; the answers go into its sidecar."""
+    from hydra.utils import instantiate
+
+    store = _store(config, "label")
+    asked = ask(
+        store, store.load(), instantiate(config["labeler"]), config["pairs"], config["seed"], config["labeler_name"]
+    )
+    return f"{asked} questions asked, answers in {store.root / 'meta/preferences'}"
+
+
+def reward(config: Config, out: Path) -> str:
+    """A reward model from the answers about a store."""
+    trajectories, answers, _ = read_rounds([_store(config, "reward").root])
+    model, logs = fit_reward(config["reward"], trajectories, answers, seed=config["seed"], **config["reward_fit"])
+    save(model, out, {"answers": len(answers)})
+    return f"reward model in {out} (training accuracy {logs[-1]['reward/accuracy']:.0%} of {len(answers)} answers)"
+
+
+def pretrain(config: Config, out: Path) -> str:
+    """A policy cloned from all episodes of a store."""
+    trajectories = _store(config, "pretrain").load()
+    with atomic_folder(out) as partial:
+        pretraining.pretrain(config["policy"], trajectories, config["base"]["clone"], config["seed"], partial, "base")
+    return f"policy in {out / 'policy'}"
+
+
+def align(config: Config, out: Path) -> str:
+    """Trajectory DPO of a policy folder on the answered pairs of a store, anchored on their winners."""
+    if not config["checkpoint"]:
+        raise InputError("align: got no checkpoint, wanted checkpoint=DIR, the policy that is to be aligned.")
+    trajectories, answers, _ = read_rounds([_store(config, "align").root])
+    train, held_out = halves(labelled_pairs(answers, ties=True), config["rounds"]["held_out"], config["seed"])
+    import torch
+
+    ranking = Ranking(torch.tensor(winners(answers), dtype=torch.int64), train, held_out)
+    if len(ranking.anchors) == 0 or len(train) == 0:
+        raise InputError(
+            f"align: got {len(answers)} answers without a decided one to learn from, wanted more. Label more pairs."
+        )
+    logs: list[dict[str, Any]] = []
+    with atomic_folder(out) as partial:
+        found, stopped = align_policy(
+            config, Path(config["checkpoint"]), trajectories, ranking, 1.0, partial, logs, "aligned", 0
+        )
+        write_log(partial / "log.jsonl", logs)
+    return f"policy in {out / 'policy'} {found}{' ' + stopped if stopped else ''}"
+
+
+def evaluate(config: Config, out: Path) -> str:
+    """Success of a policy folder on held-out resets, with a 95% interval, as metrics.json."""
+    if not config["checkpoint"]:
+        raise InputError("evaluate: got no checkpoint, wanted checkpoint=DIR, a policy folder.")
+    checkpoint, count = Path(config["checkpoint"]), config["episodes"] or config["evaluation"]["episodes"]
+    load(checkpoint)
+    begin = config["evaluation"]["first_reset"] + 1000 * config["seed"]
+    seeds = list(range(begin, begin + count))
+    table: dict[str, Any] = {"seeds": seeds, "success": {}, "return": {}, "length": {}}
+    for key, values in outcomes(roll(checkpoint, config["env"], seeds, config["seed"], config["workers"])).items():
+        table[key]["policy"] = values
+    policies, tests = summary(table)
+    metrics = {
+        "task": config["task"],
+        "seed": config["seed"],
+        "labels_asked": 0,
+        "episodes_judged": 0,
+        "policies": policies,
+        "tests": tests,
+        "seconds": {},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "outcomes.json", table)
+    write_json(out / "metrics.json", metrics)
+    one = policies["policy"]
+    return f"success {one['success_rate']:.1%} [{one['ci95'][0]:.1%}, {one['ci95'][1]:.1%}], n={count}, in {out / 'metrics.json'}"
+
+
+def report(config: Config, out: Path) -> str:
+    """The report of a finished run folder."""
+    from robopref.stages.report import report as write_report
+
+    return str(write_report(out))
+
+
+def _store(config: Config, verb: str) -> TrajectoryStore:
+    if not config["dataset"]:
+        raise InputError(
+            f"{verb}: got no dataset, wanted dataset=DIR, a trajectory store. Make one with `robopref collect`."
+        )
+    return TrajectoryStore(config["dataset"])
