@@ -6,6 +6,7 @@ around them: ignored seeds, hidden or clipped goals, resets that remember, parti
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -127,6 +128,7 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         codec = self._states()
         state = np.asarray(state, dtype=np.float64)
         codec.unpack(state[40:] if state.ndim == 1 else state)
+        self._advance.forget()
         self._frame = state[1:40].copy()
         self._over = bool(state[0])
         return self._frame.astype(np.float32)
@@ -149,6 +151,7 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         """Draw and settle the start state of `seed`, from the task as it was built."""
         sim = self._sim
         self._pristine.restore()
+        self._advance.forget()
         sim._freeze_rand_vec = False
         sim.seed(seed)
         sim.reset()
@@ -191,9 +194,13 @@ def _finite_box(space: Box) -> Box:
 
 
 def _checked(action: np.ndarray) -> np.ndarray:
+    """The action as (4,) float32 within [-1, 1]."""
     action = np.asarray(action, dtype=np.float32)
     if action.shape != (4,):
         raise InputError(f"MetaWorld.step: got an action of shape {action.shape}, wanted (4,): xyz and gripper.")
+    numbers = action.tolist()
+    if max(numbers) <= 1.0 and min(numbers) >= -1.0 and not math.isnan(sum(numbers)):
+        return action
     if not np.isfinite(action).all():
         raise InputError("MetaWorld.step: got NaN or infinity in the action, wanted numbers in [-1, 1].")
     return np.clip(action, -1.0, 1.0)

@@ -7,6 +7,7 @@ in Meta-World is patched: the copies live in a subclass.
 
 from __future__ import annotations
 
+import importlib
 import math
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -24,36 +25,33 @@ _KEPT = {"__init__", "reset_model", "_reset_hand"}
 
 def lean_class(task: type) -> type:
     """A subclass of a Meta-World task class whose observation and reward methods run with the faster helpers."""
-    methods = {name: _with_helpers(value) for name, value in vars(task).items() if name not in _KEPT}
+    names = dict(vars(importlib.import_module(task.__module__)))
+    names.update((name, value) for name, value in REPLACED.items() if name in names)
+    methods = {name: _with_names(value, names) for name, value in vars(task).items() if name not in _KEPT}
     methods = {name: value for name, value in methods.items() if value is not None}
     own = {} if "_gripper_caging_reward" in methods else {"_gripper_caging_reward": caging_reward}
-    return type(task.__name__, (task,), {**methods, **own, "touching_object": touching_object})
+    lean = type(task.__name__, (task,), {**methods, **own, "touching_object": touching_object})
+    names[task.__name__] = lean  # static methods are called by the class's name
+    return lean
 
 
-def _with_helpers(value: Any) -> Any:
-    """A copy of a method, static method or property with `REPLACED` globals; None for anything else."""
+def _with_names(value: Any, names: dict[str, Any]) -> Any:
+    """A copy of a method, static method or property that sees `names` as its globals; None for anything else."""
     if isinstance(value, FunctionType):
-        return _copied(value)
+        return _copied(value, names)
     if isinstance(value, staticmethod) and isinstance(value.__func__, FunctionType):
-        return staticmethod(_copied(value.__func__))
+        return staticmethod(_copied(value.__func__, names))
     if isinstance(value, property) and isinstance(value.fget, FunctionType):
-        return property(_copied(value.fget))
+        return property(_copied(value.fget, names))
     return None
 
 
-def _copied(function: FunctionType) -> FunctionType:
+def _copied(function: FunctionType, names: dict[str, Any]) -> FunctionType:
     # `evaluate_state` hides in a decorator that only asserts that a task was set, which `MetaWorld` does.
     if function.__code__.co_name == "inner" and function.__code__.co_freevars == ("func",):
         assert function.__closure__ is not None
         function = function.__closure__[0].cell_contents
-    names = {name: value for name, value in REPLACED.items() if name in function.__globals__}
-    copy = FunctionType(
-        function.__code__,
-        {**function.__globals__, **names},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
+    copy = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
 
@@ -122,22 +120,26 @@ class LeanStep:
         self._sim, self._model, self._data = sim, sim.model, sim.data
         self._views = views = Views(sim.model, sim.data)
         self._low, self._high = sim.observation_space.low, sim.observation_space.high
+        self._reach = tuple(zip(sim.mocap_low.tolist(), sim.mocap_high.tolist(), strict=True))
         self._mocap, self._turn, self._control = sim.data.mocap_pos[0], sim.data.mocap_quat[0], sim.data.ctrl
         self._hand = views.body("hand").xpos
         self._right, self._left = views.body("rightclaw").xpos, views.body("leftclaw").xpos
+        self._collided = False
+
+    def forget(self) -> None:
+        """Say that something else than `__call__` moved the simulation."""
+        self._collided = False
 
     def __call__(self, action: np.ndarray) -> tuple[np.ndarray, float, dict[str, Any]]:
         """Apply `action` (4,) float32 within [-1, 1]. Returns observation (39,) float64, reward and numbers."""
         sim = self._sim
-        target = self._mocap + action[:3] * sim.action_scale
-        np.minimum(np.maximum(target, sim.mocap_low, out=target), sim.mocap_high, out=self._mocap)
-        self._turn[:] = (1.0, 0.0, 1.0, 0.0)
-        self._control[:] = (action[3], -action[3])
-        # Meta-World also computes contact forces per body, which nothing reads, and moves target sites, which
-        # the forward pass moves back. The forward pass itself stays: it sets the solver's next warm start.
-        mujoco.mj_step(self._model, self._data, nstep=sim.frame_skip)
+        moves = (action * sim.action_scale).tolist()
+        at = zip(self._mocap.tolist(), moves, self._reach, strict=False)
+        self._mocap[:] = [min(max(position + move, low), high) for position, move, (low, high) in at]
+        grip = float(action[3])
+        self._control[:] = (grip, -grip)
+        self._simulate()
         sim.curr_path_length += 1
-        mujoco.mj_forward(self._model, self._data)
         sim.data = self._views
         try:
             frame = self._observe()
@@ -146,17 +148,44 @@ class LeanStep:
             sim.data = self._data
         return frame, reward, numbers
 
+    def _simulate(self) -> None:
+        """`frame_skip` substeps and a forward pass, bit for bit as Meta-World does them.
+
+        Meta-World also computes contact forces per body, which nothing reads, and moves target sites, which its forward
+        pass moves back. That pass stays: it sets the solver's warm start. But the contacts it found still hold for
+        the next first substep, because only the mocap body, which touches nothing, moves in between.
+        """
+        model, data = self._model, self._data
+        substeps = self._sim.frame_skip
+        if self._collided:
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_makeConstraint(model, data)
+            mujoco.mj_projectConstraint(model, data)
+            mujoco.mj_fwdVelocity(model, data)
+            mujoco.mj_step2(model, data)
+            substeps -= 1
+        else:
+            self._turn[:] = (1.0, 0.0, 1.0, 0.0)
+        mujoco.mj_step(model, data, nstep=substeps)
+        mujoco.mj_forward(model, data)
+        self._collided = True
+
     def _observe(self) -> np.ndarray:
         """`SawyerXYZEnv._get_obs`, then clipped to Meta-World's own bounds."""
         sim = self._sim
-        current = np.zeros(18)
-        current[:3] = self._hand
+        frame = np.zeros(39)
+        frame[:3] = self._hand
         apart = self._right - self._left
-        current[3] = min(max(math.sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
+        frame[3] = min(max(math.sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
         position, quaternion = sim._get_pos_objects(), sim._get_quat_objects()
-        for at in range(len(position) // 3):
-            current[4 + 7 * at : 7 + 7 * at] = position[3 * at : 3 * at + 3]
-            current[7 + 7 * at : 11 + 7 * at] = quaternion[4 * at : 4 * at + 4]
-        frame = np.concatenate((current, sim._prev_obs, sim._get_pos_goal()))
-        sim._prev_obs = current
-        return np.minimum(np.maximum(frame, self._low, out=frame), self._high, out=frame)
+        if len(position) == 3:
+            frame[4:7] = position
+            frame[7:11] = quaternion
+        else:
+            frame[4:7], frame[11:14] = position[:3], position[3:]
+            frame[7:11], frame[14:18] = quaternion[:4], quaternion[4:]
+        frame[18:36] = sim._prev_obs
+        frame[36:] = sim._get_pos_goal()
+        sim._prev_obs = frame[:18].copy()
+        np.maximum(frame, self._low, out=frame)
+        return np.minimum(frame, self._high, out=frame)

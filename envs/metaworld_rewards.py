@@ -53,11 +53,18 @@ def hamacher_product(a: Any, b: Any) -> Any:
     return (a * b) / denominator if denominator > 0 else 0
 
 
-def norm(x: Any, *rest: Any, **named: Any) -> Any:
-    """`numpy.linalg.norm`, direct for a vector of float64."""
-    if not rest and not named and type(x) is np.ndarray and x.ndim == 1 and x.dtype == _FLOAT64:
+def norm(x: Any, ord: Any = None, **named: Any) -> Any:
+    """`numpy.linalg.norm`, direct for the length of a vector of float64."""
+    if type(x) is np.ndarray and x.dtype == _FLOAT64 and x.ndim == 1 and (ord is None or ord == 2) and not named:
         return np.float64(math.sqrt(x.dot(x)))
-    return np.linalg.norm(x, *rest, **named)
+    return np.linalg.norm(x, ord, **named)
+
+
+def clip(x: Any, low: Any, high: Any, **named: Any) -> Any:
+    """`numpy.clip`, direct for one number between numbers."""
+    if isinstance(x, (np.float32, np.float64)) and isinstance(low, (float, int)) and isinstance(high, (float, int)):
+        return type(x)(min(max(x, low), high))
+    return np.clip(x, low, high, **named)
 
 
 def _shadow(module: ModuleType, **replaced: Any) -> ModuleType:
@@ -97,7 +104,7 @@ def quaternion_from_matrix(matrix: np.ndarray) -> np.ndarray:
 
 
 REPLACED: dict[str, Any] = {
-    "np": _shadow(np, linalg=_shadow(np.linalg, norm=norm)),
+    "np": _shadow(np, clip=clip, linalg=_shadow(np.linalg, norm=norm)),
     "reward_utils": _shadow(reward_utils, tolerance=tolerance, hamacher_product=hamacher_product),
     "tolerance": tolerance,
     "Rotation": _Orientation,
