@@ -7,7 +7,6 @@ around them: ignored seeds, hidden or clipped goals, resets that remember, parti
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import gymnasium
@@ -17,7 +16,7 @@ from gymnasium.spaces import Box
 from robopref.arrays import InputError
 
 from .gl import load_mujoco
-from .metaworld_fast import LeanStep, lean_class
+from .metaworld_fast import LeanStep, lean_class, lean_policy
 from .metaworld_state import Pristine, StateCodec, model_fields, moved_rows
 from .metaworld_tasks import ALL_V3_ENVIRONMENTS, canonical
 from .rendering import Pictures, check_cameras, settings
@@ -66,7 +65,7 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         self._pristine = Pristine(self._sim)
         self._advance = LeanStep(self._sim)
         self._fields = model_fields(self._sim)
-        self._policy = ENV_POLICY_MAP[self.task]()
+        self._policy = lean_policy(ENV_POLICY_MAP[self.task])()
         self._low, self._high = self._sim.observation_space.low, self._sim.observation_space.high
         self.observation_space = _finite_box(self._sim.observation_space)
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
@@ -104,10 +103,8 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def expert(self, observation: np.ndarray) -> np.ndarray:
         """Meta-World's scripted action (4,) float32 in [-1, 1] for an observation (39,). It remembers nothing."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "Constant(s) may be too high": the clipping below is what is meant
-            action = self._policy.get_action(np.asarray(observation, dtype=np.float64))
-        return np.clip(action, -1.0, 1.0).astype(np.float32)
+        action = self._policy.get_action(np.asarray(observation, dtype=np.float64))
+        return np.clip(action, -1.0, 1.0)
 
     def goal_shift(self, observation: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """The observation (39,) as if the objects and the goal stood elsewhere by `offset` (3,), in metres."""

@@ -25,13 +25,29 @@ _KEPT = {"__init__", "reset_model", "_reset_hand"}
 
 def lean_class(task: type) -> type:
     """A subclass of a Meta-World task class whose observation and reward methods run with the faster helpers."""
-    names = dict(vars(importlib.import_module(task.__module__)))
-    names.update((name, value) for name, value in REPLACED.items() if name in names)
-    methods = {name: _with_names(value, names) for name, value in vars(task).items() if name not in _KEPT}
-    methods = {name: value for name, value in methods.items() if value is not None}
-    own = {} if "_gripper_caging_reward" in methods else {"_gripper_caging_reward": caging_reward}
-    lean = type(task.__name__, (task,), {**methods, **own, "touching_object": touching_object})
-    names[task.__name__] = lean  # static methods are called by the class's name
+    own = {"touching_object": touching_object}
+    if "_gripper_caging_reward" not in vars(task):
+        own["_gripper_caging_reward"] = caging_reward
+    return _subclass(task, REPLACED, own)
+
+
+def lean_policy(policy: type) -> type:
+    """A subclass of a scripted policy that does not warn, at every step, that its action will be clipped."""
+    return _subclass(policy, {"move": _move}, {})
+
+
+def _move(from_xyz: np.ndarray, to_xyz: np.ndarray, p: float) -> np.ndarray:
+    return p * (to_xyz - from_xyz)
+
+
+def _subclass(base: type, replaced: dict[str, Any], own: dict[str, Any]) -> type:
+    """A subclass with copies of `base`'s methods that see other global names, and a few methods of our own."""
+    names = dict(vars(importlib.import_module(base.__module__)))
+    names.update((name, value) for name, value in replaced.items() if name in names)
+    methods = {name: _with_names(value, names) for name, value in vars(base).items() if name not in _KEPT}
+    copied = {name: value for name, value in methods.items() if value is not None}
+    lean = type(base.__name__, (base,), {**copied, **own})
+    names[base.__name__] = lean  # static methods are called by the class's name
     return lean
 
 

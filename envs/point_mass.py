@@ -15,6 +15,7 @@ from gymnasium.spaces import Box
 
 from robopref.arrays import InputError
 
+TASK = "point-mass"
 STEP = 0.08
 """Metres a full action moves the point per step; a real step also keeps some of the last velocity."""
 INERTIA = 0.4
@@ -37,11 +38,11 @@ class PointMass(gymnasium.Env[np.ndarray, np.ndarray]):
     def __init__(
         self, task: str = "point-mass", horizon: int = 40, terminate_on_success: bool = False, image_size: int = 96
     ) -> None:
-        if task != "point-mass":
-            raise InputError(f"PointMass.task: got {task!r}, wanted 'point-mass', its only task.")
+        if task.replace("_", "-") != TASK:
+            raise InputError(f"PointMass.task: got {task!r}, wanted {TASK!r}, its only task.\nSay task={TASK}.")
         if horizon < 1:
             raise InputError(f"PointMass.horizon: got {horizon}, wanted at least 1 step.")
-        self.task = task
+        self.task = TASK
         self.horizon = horizon
         self.terminate_on_success = terminate_on_success
         self.image_size = image_size
