@@ -6,7 +6,9 @@ around them: ignored seeds, hidden or clipped goals, resets that remember, parti
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -145,16 +147,27 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
             self._pictures = None
 
     def _start(self, seed: int) -> None:
-        """Draw and settle the start state of `seed`, from the task as it was built."""
+        """Meta-World's own start state of `seed`: drawn by one `reset`, then settled by another with the draw frozen.
+
+        Meta-World moves the hand to its place four times for that. Only the last time shows in the result (bit for bit,
+        on all tasks), so the others are left out.
+        """
         sim = self._sim
         self._pristine.restore()
         self._advance.forget()
         sim._freeze_rand_vec = False
         sim.seed(seed)
-        sim.reset()
-        # Meta-World settles the hand twice per reset and 13 tasks depend on both draws: draw once, then settle that.
-        sim._freeze_rand_vec = True
-        frame, _ = sim.reset()
+        with _hand_left_alone(sim):
+            sim.reset()
+        drawn = sim._last_rand_vec
+        self._pristine.restore()
+        sim._freeze_rand_vec, sim._last_rand_vec = True, drawn
+        with _hand_left_alone(sim):
+            sim.reset_model()  # moves bodies and sites in the model, where the hand's way may depend on them
+        mujoco.mj_resetData(sim.model, sim.data)
+        frame = sim.reset_model()
+        sim._prev_obs = frame[:_FRAME].copy()
+        frame[_FRAME : 2 * _FRAME] = sim._prev_obs
         self._frame = np.clip(frame, self._low, self._high)
         self._over = False
 
@@ -170,6 +183,15 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         if self.cameras:
             info["images"] = {camera: self.render(camera) for camera in self.cameras}
         return info
+
+
+@contextlib.contextmanager
+def _hand_left_alone(sim: Any) -> Iterator[None]:
+    sim._reset_hand = lambda *_: setattr(sim, "init_tcp", sim.tcp_center)
+    try:
+        yield
+    finally:
+        del sim._reset_hand
 
 
 def _build(task: str) -> Any:

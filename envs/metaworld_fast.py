@@ -25,7 +25,7 @@ _KEPT = {"__init__", "reset_model", "_reset_hand"}
 
 def lean_class(task: type) -> type:
     """A subclass of a Meta-World task class whose observation and reward methods run with the faster helpers."""
-    own = {"touching_object": touching_object}
+    own: dict[str, Any] = {"touching_object": touching_object}
     if "_gripper_caging_reward" not in vars(task):
         own["_gripper_caging_reward"] = caging_reward
     return _subclass(task, REPLACED, own)
