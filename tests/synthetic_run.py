@@ -43,7 +43,10 @@ def make_run(path, task="drawer-open-v3", seed=1, rates=None, episodes=100, film
         "labels_asked": 60,
         "episodes_judged": 120,
         "policies": {name: _policy(values, returns[name], length[name]) for name, values in success.items()},
-        "tests": [_test("aligned", name, success) for name in others],
+        "tests": [
+            *(_test(name, "base", success) for name in others if name != "base"),
+            *(_test("aligned", name, success) for name in others),
+        ],
         "seconds": {"collect": 41.2, "pretrain": 75.9, "label": 0.4, "reward": 22.0, "align": 160.3, "evaluate": 88.1},
         "base_search": [
             {"level": level, "success_rate": rate, "episodes": 30, "in_band": rate < 0.6}
@@ -97,9 +100,17 @@ def _log(path):
             lines.append({
                 "stage": "align", "arm": "aligned", "round": number, "step": step,
                 "align/loss": float(0.69 * np.exp(-t / 2) + 0.03 * noise[0]),
-                "align/rho_first": float(0.5 * t + noise[0]), "align/rho_second": float(-1.1 * t + noise[1]),
+                "align/rho_winner": float(0.5 * (t % 1) + noise[0] / 3), "align/rho_loser": float(-1.1 * (t % 1) + noise[1] / 3),
                 "align/pair_accuracy": float(np.clip(0.5 + 0.15 * t + 0.1 * noise[0], 0, 1)),
             })  # fmt: skip
+            if step % 60 == 30:
+                lines.append({
+                    "stage": "align", "arm": "aligned", "round": number, "step": step,
+                    "guard/rho_winner": 0.3 * (t % 1), "guard/rho_loser": -0.6 * (t % 1), "guard/pair_accuracy": 0.5 + 0.1 * t,
+                })  # fmt: skip
+        lines.append(
+            {"stage": "reward", "arm": "aligned", "round": number, "step": 200, "reward/accuracy": 0.7 + 0.05 * number}
+        )
     (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

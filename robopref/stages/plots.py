@@ -18,33 +18,42 @@ Row = Mapping[str, Any]
 
 
 def likelihood(rows: Sequence[Row]) -> str | None:
-    """Winners' and losers' likelihood relative to the reference over steps, from `align/rho_first|second`."""
-    x, breaks = _steps(rows)
+    """Winners' and losers' likelihood relative to the round's reference over steps; held-out ones dashed."""
+    if not any("align/rho_winner" in row for row in rows):
+        return None
 
     def draw(axes: Axes) -> None:
         axes.axhline(0, color=MUTED, linewidth=0.8)
-        _curve(axes, x, [row.get("align/rho_first") for row in rows], GOOD, "preferred")
-        _curve(axes, x, [row.get("align/rho_second") for row in rows], BAD, "not preferred")
-        _rounds(axes, breaks)
+        for side, colour, name in (("winner", GOOD, "preferred"), ("loser", BAD, "not preferred")):
+            _curve(axes, rows, f"align/rho_{side}", colour, name)
+            _curve(axes, rows, f"guard/rho_{side}", colour, f"{name}, held out", dashed=True)
 
-    has = any("align/rho_first" in row for row in rows)
-    return themed("likelihood", draw, "gradient step", "log-likelihood vs. reference") if has else None
+    return themed("likelihood", draw, "gradient step", "log-likelihood vs. reference")
 
 
-def line(rows: Sequence[Row], key: str, ylabel: str, level: float | None = None, xlabel: str = "step") -> str | None:
-    """One logged number over steps, with a faint line at `level`; None if it was never logged."""
-    rows = [row for row in rows if isinstance(row.get(key), int | float)]
-    if len(rows) < 2:
+def line(
+    rows: Sequence[Row], key: str, ylabel: str, level: float | None = None, held_out: str | None = None
+) -> str | None:
+    """One logged number over steps, with a faint line at `level` and a dashed held-out twin; None if never logged."""
+    known = [row for row in rows if isinstance(row.get(key), int | float)]
+    if len(known) < 2:
         return None
-    x, breaks = _steps(rows)
+    # A number logged once per round has no steps worth an axis.
+    by_round = len({row.get("round") for row in known}) == len(known)
 
     def draw(axes: Axes) -> None:
         if level is not None:
             axes.axhline(level, color=MUTED, linewidth=0.8)
-        _curve(axes, x, [row[key] for row in rows], ACCENT, None)
-        _rounds(axes, breaks)
+        if by_round:
+            x = [row["round"] for row in known]
+            axes.plot(x, [row[key] for row in known], color=ACCENT, marker="o", markersize=5, linewidth=2)
+            axes.set_xticks(x)
+            return
+        _curve(axes, rows, key, ACCENT, "training" if held_out else None)
+        if held_out:
+            _curve(axes, rows, held_out, ACCENT, "held out", dashed=True)
 
-    return themed(re.sub(r"\W", "-", key), draw, xlabel, ylabel)
+    return themed(re.sub(r"\W", "-", key), draw, "round" if by_round else "gradient step", ylabel)
 
 
 def rounds(guard: Sequence[Row]) -> str | None:
@@ -78,7 +87,7 @@ def themed(name: str, draw: Callable[[Axes], None], xlabel: str, ylabel: str) ->
 
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "axes.unicode_minus": True}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.8, 2.9), layout="constrained")
+        figure = Figure(figsize=(4.8, 3.0), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         figure.patch.set_alpha(0)
@@ -94,7 +103,8 @@ def themed(name: str, draw: Callable[[Axes], None], xlabel: str, ylabel: str) ->
             spine.set_visible(side == "bottom")
             spine.set_color(GRID)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, labelcolor=INK, loc="best")
+            # Above the axes, where it hides no curve.
+            figure.legend(frameon=False, labelcolor=INK, loc="outside upper left", ncols=2, fontsize=9)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return _inline(buffer.getvalue(), name, f"{ylabel} over {xlabel}")
@@ -114,39 +124,36 @@ def _inline(svg: str, name: str, title: str) -> str:
     return svg.replace("<svg", f'<svg class="plot" role="img" aria-label="{title}"', 1)
 
 
-def _steps(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
-    """A running step number for each row, and where a new round begins (steps restart there)."""
-    x: list[float] = []
-    breaks: list[float] = []
-    offset = previous = 0.0
-    for index, row in enumerate(rows):
-        step = float(row.get("step", index))
-        if index and (step < previous or row.get("round") != rows[index - 1].get("round")):
-            if step <= previous:
-                offset += previous
-            breaks.append(offset + step if step > previous else offset)
-        previous = step
-        x.append(offset + step)
-    return x, breaks
+def _offsets(rows: Sequence[Row]) -> dict[Any, float]:
+    """round -> steps before it, in the order of the log; rounds lie end to end on the axis."""
+    longest: dict[Any, float] = {}
+    for row in rows:
+        longest[row.get("round")] = max(longest.get(row.get("round"), 0.0), float(row.get("step", 0)))
+    total, offsets = 0.0, {}
+    for number, steps in longest.items():
+        offsets[number] = total
+        total += steps
+    return offsets
 
 
-def _curve(axes: Axes, x: Sequence[float], y: Sequence[Any], colour: str, label: str | None) -> None:
-    """The logged values faintly, and their running mean on top once there are enough of them to hide the trend."""
+def _curve(axes: Axes, rows: Sequence[Row], key: str, colour: str, label: str | None, dashed: bool = False) -> None:
+    """A logged number, round by round: faintly, with its running mean on top where noise would hide the trend."""
     import numpy as np
 
-    values = np.array(_floats(y))
-    width = len(values) // 25
-    if width < 3:
-        axes.plot(x, values, color=colour, linewidth=2, label=label)
-        return
-    axes.plot(x, values, color=colour, linewidth=0.8, alpha=0.3)
-    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
-    axes.plot(x, np.convolve(padded, np.ones(width) / width, "valid"), color=colour, linewidth=2, label=label)
-
-
-def _rounds(axes: Axes, breaks: Sequence[float]) -> None:
-    for at in breaks:
-        axes.axvline(at, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+    offsets = _offsets(rows)
+    for index, (number, offset) in enumerate(offsets.items()):
+        part = sorted((row["step"], row[key]) for row in rows if row.get("round") == number and key in row)
+        x, values = offset + np.array([step for step, _ in part]), np.array(_floats([value for _, value in part]))
+        if index and not dashed:
+            axes.axvline(offset, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        width = len(values) // 12
+        if width >= 3 and not dashed:
+            axes.plot(x, values, color=colour, linewidth=0.8, alpha=0.3)
+            padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
+            values = np.convolve(padded, np.ones(width) / width, "valid")
+        style = (0, (4, 2)) if dashed else "-"
+        name = label if index == 0 and part else None
+        axes.plot(x, values, color=colour, linewidth=1.2 if dashed else 2, linestyle=style, label=name)
 
 
 def _floats(values: Sequence[Any], scale: float = 1.0) -> list[float]:

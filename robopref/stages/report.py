@@ -12,12 +12,17 @@ from typing import Any
 from robopref.arrays import InputError
 from robopref.data.files import read_json, write_text
 from robopref.stages import plots
-from robopref.stages.verdict import WHO, interval, p_value, percent, points, shown_order, tests_of, verdict
+from robopref.stages.verdict import WHO, comparisons, interval, p_value, percent, points, shown_order, verdict
 
 _MEDIA = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 _VIDEO_PAIRS = 6
 _VIDEO_BYTES = 24_000_000
 """More than this and a browser is slow to open the page; the rest stays in RUN/videos."""
+_UNKNOWN: dict[str, Any] = {
+    "task": "", "seed": "?", "experiment": "", "labels_asked": 0, "episodes_judged": 0, "tests": [], "guard": [],
+    "base_search": [], "notes": [], "seconds": {}, "command": "the command was not recorded",
+}  # fmt: skip
+"""What is shown for keys that a metrics.json lacks."""
 _CARDS = 12
 """Pairs shown with pictures; all of them are in the table below."""
 
@@ -32,14 +37,15 @@ def report(run: Path) -> Path:
     from markupsafe import Markup
 
     metrics, outcomes = read_run(run)
-    tests = tests_of(metrics, outcomes.get("success", {}))
+    tests = comparisons(metrics, outcomes.get("success", {}))
     source = files("robopref.stages").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"percent": percent, "points": points, "p_value": p_value, "interval": interval}
     curves = [(title, text, Markup(svg)) for title, text, svg in _curves(_log(run))]
-    guard_plot = plots.rounds(metrics.get("guard", []))
+    guard = [row for row in metrics.get("guard", []) if row.get("arm", "aligned") == "aligned"]
+    guard_plot = plots.rounds(guard)
     html = environment.from_string(source).render(
         metrics=metrics,
         order=shown_order(metrics["policies"]),
@@ -50,6 +56,7 @@ def report(run: Path) -> Path:
         pairs=_pairs(run),
         cards=_CARDS,
         curves=curves,
+        guard=guard,
         guard_plot=Markup(guard_plot) if guard_plot else None,
         videos=_videos(run, outcomes),
         seconds=_seconds(metrics),
@@ -67,6 +74,7 @@ def read_run(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(metrics, dict) or not isinstance(metrics.get("policies"), dict) or not metrics["policies"]:
         raise InputError(f"{path}: got no `policies`, wanted the metrics of a pipeline run.\nRun its command again.")
     outcomes = run / "evaluation" / "outcomes.json"
+    metrics = _UNKNOWN | {key: value for key, value in metrics.items() if value is not None}
     return metrics, read_json(outcomes) if outcomes.is_file() else {}
 
 
@@ -86,25 +94,23 @@ def _log(run: Path) -> list[dict[str, Any]]:
 
 def _curves(log: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """(title, how to read it, SVG) of every curve that was logged."""
-    align = [row for row in log if row.get("arm") == "aligned" and any(key.startswith("align/") for key in row)]
+    align = [
+        row for row in log if row.get("arm") == "aligned" and any(key.startswith(("align/", "guard/")) for key in row)
+    ]
     clone = [row for row in log if "clone/loss" in row and row.get("arm", "base") in ("base", "", None)]
-    reward = [row for row in log if any(key.startswith("reward/") for key in row)]
+    reward = [row for row in log if row.get("arm") == "aligned" and any(key.startswith("reward/") for key in row)]
     drawn = [
         (
             "Winners and losers",
-            "Preferred trajectories should rise. If both sink, the policy forgets.",
+            "Relative to the policy that the round started from. If both sink, the policy forgets.",
             plots.likelihood(align),
         ),
         (
-            "Pairs ranked as the teacher did",
-            "Share of pairs in which the preferred side is the likelier one.",
-            plots.line(align, "align/pair_accuracy", "pair accuracy", 0.5, "gradient step"),
+            "Pairs in the right order",
+            "Share of pairs whose preferred side became the likelier one.",
+            plots.line(align, "align/pair_accuracy", "pair accuracy", 0.5, "guard/pair_accuracy"),
         ),
-        (
-            "Alignment loss",
-            "The loss that was minimised.",
-            plots.line(align, "align/loss", "loss", None, "gradient step"),
-        ),
+        ("Alignment loss", "The loss that was minimised.", plots.line(align, "align/loss", "loss")),
         (
             "Learned reward",
             "Share of pairs that the reward model ranks as the teacher did.",

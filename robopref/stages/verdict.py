@@ -20,7 +20,7 @@ WHO = {
 
 
 @dataclass(frozen=True)
-class Test:
+class Comparison:
     """A paired comparison of two policies on shared resets; rates between 0 and 1."""
 
     a: str
@@ -54,25 +54,25 @@ def shown_order(names: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: (known.index(name) if name in known else len(known) - 1.5, name))
 
 
-def tests_of(metrics: Mapping[str, Any], success: Mapping[str, list[float]]) -> list[Test]:
+def comparisons(metrics: Mapping[str, Any], success: Mapping[str, list[float]]) -> list[Comparison]:
     """The run's own tests, and from the outcomes per reset those of `aligned` that it lacks; `aligned` first."""
     tests = [
-        Test(t["a"], t["b"], t["difference"], t["ci95"][0], t["ci95"][1], t["p_value"])
+        Comparison(t["a"], t["b"], t["difference"], t["ci95"][0], t["ci95"][1], t["p_value"])
         for t in metrics.get("tests", [])
         if t["a"] != t["b"]
     ]
     # A test of (base, aligned) is read as one of (aligned, base), so that each comparison has one direction.
-    tests = [Test(t.b, t.a, -t.difference, -t.hi, -t.lo, t.p) if t.b == "aligned" else t for t in tests]
+    tests = [Comparison(t.b, t.a, -t.difference, -t.hi, -t.lo, t.p) if t.b == "aligned" else t for t in tests]
     have = {(t.a, t.b) for t in tests}
     for name in success:
         if "aligned" in success and name != "aligned" and ("aligned", name) not in have:
             a, b = success["aligned"], success[name]
-            tests.append(Test("aligned", name, *paired_bootstrap(a, b), paired_test(a, b)))
+            tests.append(Comparison("aligned", name, *paired_bootstrap(a, b), paired_test(a, b)))
     order = shown_order({t.b: None for t in tests} | {t.a: None for t in tests})
     return sorted(tests, key=lambda t: (t.a != "aligned", order.index(t.a), order.index(t.b)))
 
 
-def verdict(metrics: Mapping[str, Any], tests: list[Test]) -> Verdict:
+def verdict(metrics: Mapping[str, Any], tests: list[Comparison]) -> Verdict:
     """Headline, detail, and what has to come before them."""
     policies: Mapping[str, Any] = metrics["policies"]
     against = {t.b: t for t in tests if t.a == "aligned"}
@@ -96,7 +96,7 @@ def verdict(metrics: Mapping[str, Any], tests: list[Test]) -> Verdict:
     return Verdict(tone, headline, detail, tuple(_first(against, policies)))
 
 
-def _first(against: Mapping[str, Test], policies: Mapping[str, Any]) -> list[str]:
+def _first(against: Mapping[str, Comparison], policies: Mapping[str, Any]) -> list[str]:
     """What would make the headline misleading if it stood alone."""
     said = []
     ablation = against.get("aligned_no_pairs")
@@ -132,7 +132,7 @@ def points(difference: float) -> str:
     return text.replace("-", "−") if text.startswith("-") else f"+{text}" if text != "0" else "0"
 
 
-def interval(test: Test) -> str:
+def interval(test: Comparison) -> str:
     """`+24 to +47`, in points."""
     return f"{points(test.lo)} to {points(test.hi)}"
 
