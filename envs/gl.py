@@ -40,6 +40,9 @@ def load_mujoco() -> ModuleType:
             return importlib.import_module("mujoco")
 
 
+mujoco: Any = load_mujoco()
+
+
 def backend() -> str:
     """The GL backend for pictures: `MUJOCO_GL`, or without it EGL on a Linux machine without a screen."""
     chosen = os.environ.get("MUJOCO_GL", "").lower().strip()

@@ -17,14 +17,11 @@ from gymnasium.spaces import Box
 
 from robopref.arrays import InputError
 
-from .gl import load_mujoco
 from .metaworld_fast import LeanStep, lean_class, lean_policy
 from .metaworld_state import Pristine, StateCodec, model_fields, moved_rows
-from .metaworld_tasks import ALL_V3_ENVIRONMENTS, canonical
+from .metaworld_tasks import canonical
 from .rendering import Pictures, check_cameras, settings
-
-mujoco = load_mujoco()
-from metaworld.policies import ENV_POLICY_MAP  # noqa: E402
+from .upstream import POLICIES, TASK_CLASSES, mujoco
 
 LONGEST = 500
 """Meta-World's own limit of steps per episode."""
@@ -67,7 +64,7 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         self._pristine = Pristine(self._sim)
         self._advance = LeanStep(self._sim)
         self._fields = model_fields(self._sim)
-        self._policy = lean_policy(ENV_POLICY_MAP[self.task])()
+        self._policy = lean_policy(POLICIES[self.task])()
         self._low, self._high = self._sim.observation_space.low, self._sim.observation_space.high
         self.observation_space = _finite_box(self._sim.observation_space)
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
@@ -196,7 +193,7 @@ def _hand_left_alone(sim: Any) -> Iterator[None]:
 
 def _build(task: str) -> Any:
     """Meta-World's own environment, goal visible, its random starts drawn from its own generator."""
-    sim = lean_class(ALL_V3_ENVIRONMENTS[task])()
+    sim = lean_class(TASK_CLASSES[task])()
     sim._partially_observable = False
     # The cached space still hides the goal (bounds 0), and Meta-World clips observations to it.
     sim.__dict__.pop("sawyer_observation_space", None)

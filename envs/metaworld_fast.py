@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .gl import load_mujoco
 from .metaworld_rewards import REPLACED, caging_reward
-
-mujoco = load_mujoco()
+from .upstream import mujoco
 
 _KEPT = {"__init__", "reset_model", "_reset_hand"}
 """Methods that run as Meta-World wrote them: once per episode, and they use the real `data`."""

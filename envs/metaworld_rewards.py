@@ -11,8 +11,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-from metaworld.utils import reward_utils
 from scipy.spatial.transform import Rotation
+
+from .upstream import reward_utils
 
 _FLOAT64 = np.dtype(np.float64)
 _DEFAULT = 0.1

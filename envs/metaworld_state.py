@@ -14,9 +14,7 @@ import numpy as np
 
 from robopref.arrays import InputError
 
-from .gl import load_mujoco
-
-mujoco = load_mujoco()
+from .gl import mujoco
 
 _SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
 _MODEL_FIELDS = ("body_pos", "body_quat", "site_pos", "site_quat")
@@ -28,6 +26,8 @@ _CONSTANT = {
     "_last_stable_obs",
 }  # fmt: skip
 """Attributes that no reset and no step changes, or that are never read."""
+_NONE = float(np.finfo(np.float64).min)
+"""Stands for None in a vector; unlike NaN it equals itself."""
 
 
 def _aliases(array: np.ndarray) -> bool:
@@ -101,11 +101,11 @@ class StateCodec:
         self.length = len(self.pack())
 
     def pack(self) -> np.ndarray:
-        """The whole state, (S,) float64. A scalar that is None is NaN."""
+        """The whole state, (S,) float64."""
         env = self._env
         parts = [_integration_state(env)]
         parts += [getattr(env.model, field)[rows].ravel() for field, rows in self._rows.items()]
-        parts += [np.array([np.nan if (v := getattr(env, k)) is None else float(v) for k in self._scalars])]
+        parts += [np.array([_NONE if (v := getattr(env, k)) is None else float(v) for k in self._scalars])]
         parts += [np.asarray(getattr(env, k), dtype=np.float64).ravel() for k in self._arrays]
         return np.concatenate(parts)
 
@@ -137,7 +137,7 @@ class StateCodec:
 
 
 def _like(old: Any, value: float) -> Any:
-    if np.isnan(value):
+    if value == _NONE:
         return None
     if isinstance(old, (bool, np.bool_)):
         return bool(value)

@@ -6,12 +6,9 @@ import difflib
 
 from robopref.arrays import InputError
 
-from .gl import load_mujoco
+from .upstream import TASK_CLASSES
 
-load_mujoco()  # before Meta-World does, and survives a missing GL library
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
-
-TASKS: tuple[str, ...] = tuple(sorted(ALL_V3_ENVIRONMENTS))
+TASKS: tuple[str, ...] = tuple(sorted(TASK_CLASSES))
 """Canonical names, for example `drawer-open-v3`."""
 
 VERSION = "-v3"
@@ -20,7 +17,7 @@ VERSION = "-v3"
 def canonical(task: str) -> str:
     """Full name of `task`, which may lack its `-v3`. Raises `InputError` with near names for an unknown one."""
     short = task.strip().lower().replace("_", "-").replace(" ", "-").removesuffix(VERSION)
-    if short + VERSION in ALL_V3_ENVIRONMENTS:
+    if short + VERSION in TASK_CLASSES:
         return short + VERSION
     shorts = [name.removesuffix(VERSION) for name in TASKS]
     near = difflib.get_close_matches(short, shorts, n=3, cutoff=0.5)

@@ -12,9 +12,7 @@ import numpy as np
 
 from robopref.arrays import InputError
 
-from .gl import backend, load_mujoco, open_context
-
-mujoco = load_mujoco()
+from .gl import backend, mujoco, open_context
 
 MAX_GEOMS = 2000
 _UP_Z = 7
