@@ -384,12 +384,12 @@ sys.path[:0] = [sys.argv[2]]
 from dataclasses import replace
 from episodes import episode
 from robopref.data.store import StoreWriter, TrajectoryStore
-some = [episode(i, 120, state=250) for i in range(20)]
+some = [episode(i, 100, state=250) for i in range(20)]
 with StoreWriter(sys.argv[1]) as writer:
     for i in range(10_000):
         writer.add(replace(some[i % 20], seed=i))
 store = TrajectoryStore(sys.argv[1])
-assert sum(len(t) for t in store) == 1_200_000
+assert sum(len(t) for t in store) == 1_000_000
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
