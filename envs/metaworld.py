@@ -80,8 +80,8 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
 
         The episode depends on the task and the seed alone. Returns the observation (39,) and `info`.
         """
-        super().reset(seed=seed)
-        episode = int(self.np_random.integers(2**31)) if seed is None else seed
+        super().reset(seed=None if seed is None else int(seed))
+        episode = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         self._start(episode)
         info = self._with_images({"success": False, "seed": episode})
         return self._frame.astype(np.float32), info

@@ -58,8 +58,8 @@ class PointMass(gymnasium.Env[np.ndarray, np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start the episode of `seed`. Returns the observation (8,) and `info`."""
-        super().reset(seed=seed)
-        episode = int(self.np_random.integers(2**31)) if seed is None else seed
+        super().reset(seed=None if seed is None else int(seed))
+        episode = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         draw = np.random.default_rng(episode)
         start = np.array([-0.8, draw.uniform(-0.4, 0.4)])
         goal = np.array([0.8, draw.uniform(-0.4, 0.4)])
