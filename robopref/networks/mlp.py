@@ -1,6 +1,7 @@
 """Plain and residual multilayer perceptrons, the second one as a denoiser of action chunks."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from robopref.networks.embedding import TimeEmbedding
 def mlp(widths: Sequence[int], activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
     """Linear layers of the given widths with `activation` between them: (..., widths[0]) -> (..., widths[-1])."""
     layers: list[nn.Module] = []
-    for index, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for index, (before, after) in enumerate(pairwise(widths)):
         layers += [nn.Linear(before, after)] + ([activation()] if index < len(widths) - 2 else [])
     return nn.Sequential(*layers)
 

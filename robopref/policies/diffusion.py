@@ -49,10 +49,11 @@ class Diffusion(nn.Module):
                 "wanted 1 <= sample_steps <= diffusion_steps and probes >= 1."
             )
         self._spec = PolicySpec(dims, horizon, execute, history)
-        self.config: dict[str, Any] = dict(
-            dims=asdict(dims), horizon=horizon, execute=execute, history=history, prediction=prediction, backbone=backbone,
-            width=width, depth=depth, diffusion_steps=diffusion_steps, sample_steps=sample_steps, probes=probes,
-        )  # fmt: skip
+        self.config: dict[str, Any] = {
+            "dims": asdict(dims), "horizon": horizon, "execute": execute, "history": history, "prediction": prediction,
+            "backbone": backbone, "width": width, "depth": depth, "diffusion_steps": diffusion_steps,
+            "sample_steps": sample_steps, "probes": probes,
+        }  # fmt: skip
         self.probes, self.sample_steps, self.prediction = probes, sample_steps, prediction
         self.normalizer = Normalizer(dims.observation, dims.action)
         condition = history * dims.observation

@@ -37,14 +37,10 @@ class PartialReturn(nn.Module):
                 f"PartialReturn: got reduce={reduce!r}, temperature={temperature}, members={members}, "
                 "wanted reduce sum or mean, temperature > 0, members >= 1."
             )
-        self.config: dict[str, Any] = dict(
-            dims=asdict(dims),
-            members=members,
-            width=width,
-            reduce=reduce,
-            temperature=temperature,
-            use_action=use_action,
-        )
+        self.config: dict[str, Any] = {
+            "dims": asdict(dims), "members": members, "width": width, "reduce": reduce, "temperature": temperature,
+            "use_action": use_action,
+        }  # fmt: skip
         self.reduce, self.temperature, self.use_action = reduce, temperature, use_action
         self.normalizer = Normalizer(dims.observation, dims.action)
         inputs = dims.observation + (dims.action if use_action else 0)

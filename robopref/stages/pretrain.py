@@ -35,7 +35,7 @@ def pretrain(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     dims = Dims(demonstrations[0].observation.shape[1], demonstrations[0].action.shape[1])
-    policy = instantiate(config, dims=dims)
+    policy = instantiate(config, _partial_=True)(dims=dims)
     table = chunk_table(demonstrations, policy.spec)
     fit_normalizer(policy, table)
     logs = thin(clone(policy, table, generator=generator, **settings), 50, stage="pretrain", arm=arm)

@@ -16,7 +16,7 @@ class Ranking:
     """What ranked rollouts teach: winners to anchor on, and pairs in two disjoint parts."""
 
     anchors: torch.Tensor
-    """(W,) int64, trajectories of the top share of each round."""
+    """(W,) int64, the top share of all trajectories so far."""
     train: PairTable
     held_out: PairTable
 
@@ -26,22 +26,22 @@ def rank(
 ) -> Ranking:
     """Winners and pairs from predicted returns.
 
-    predicted (N,): logits of the reward model; seeds (N,), rounds (N,): reset and round of each trajectory. Winners: the `top` share of
-    each round. Pairs: best against worst of a reset, where the gap is above the median gap; prob_first is what the reward model
-    says. Resets, not pairs, are split for the guard, so that no trajectory is on both sides.
+    predicted (N,): logits of the reward model; seeds (N,), rounds (N,): reset and round of each trajectory. Winners: the
+    `top` share of all rounds together, so that better rounds give more. Pairs: best against worst of a reset, where the
+    gap is at least one standard deviation of all predictions (two successes that differ by a little are style, not
+    preference); prob_first is what the reward model says. Whole resets are held out for the guard, so that no
+    trajectory is on both sides.
     """
-    anchors = []
-    for number in np.unique(rounds):
-        members = np.flatnonzero(rounds == number)
-        keep = max(1, round(top * len(members)))
-        anchors.append(members[np.argsort(-predicted[members], kind="stable")[:keep]])
+    anchors = np.argsort(-predicted, kind="stable")[: max(1, round(top * len(predicted)))]
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, key in enumerate(zip(rounds.tolist(), seeds.tolist(), strict=True)):
         groups[key].append(index)
     ends = [(max(g, key=lambda i: predicted[i]), min(g, key=lambda i: predicted[i])) for g in groups.values()]
     first, second = np.array([a for a, _ in ends]), np.array([b for _, b in ends])
     gap = predicted[first] - predicted[second]
-    kept = np.flatnonzero(gap >= max(float(np.median(gap)), 1e-6))
+    kept = np.flatnonzero(gap >= max(float(predicted.std()), 1e-6))
+    if len(kept) < 2:  # nearly equal rollouts: the two clearest resets, one to learn from and one to watch
+        kept = np.argsort(-gap, kind="stable")[:2]
     order = np.random.default_rng([seed, 5]).permutation(kept)
     cut = max(1, round(held_out * len(order)))
 
@@ -52,7 +52,7 @@ def rank(
             torch.from_numpy(prob.astype(np.float32)), torch.ones(len(rows)),
         )  # fmt: skip
 
-    return Ranking(torch.from_numpy(np.concatenate(anchors)), table(order[cut:]), table(order[:cut]))
+    return Ranking(torch.from_numpy(np.sort(anchors)), table(order[cut:]), table(order[:cut]))
 
 
 def halves(pairs: PairTable, held_out: float, seed: int) -> tuple[PairTable, PairTable]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from robopref.arrays import InputError, Trajectory
 from robopref.data.video import VideoWriter
-from robopref.stages.environments import environments, roll
+from robopref.stages.environments import roll
 from robopref.stages.units import unit
 
 EVERY = 3
@@ -27,7 +27,7 @@ def film(config: dict[str, Any], policies: dict[str, str], folder: Path) -> dict
         try:
             for name, policy in policies.items():
                 for one in roll(Path(policy), config["env"], seeds, config["seed"], 0, sim_state=True):
-                    _write(partial / f"{name}_{one.seed}.mp4", frames(config["env"], one, settings["camera"]))
+                    _write(partial / f"{name}_{one.seed}.mp4", frames(config["env"], one))
         except InputError as error:  # no GL on this machine: the report is worth having without films
             return {"films": 0, "why": str(error)}
         return {"films": len(policies) * len(seeds)}
@@ -35,17 +35,22 @@ def film(config: dict[str, Any], policies: dict[str, str], folder: Path) -> dict
     return unit(folder, make)
 
 
-def frames(config: dict[str, Any], trajectory: Trajectory, camera: str) -> np.ndarray:
+def frames(config: dict[str, Any], trajectory: Trajectory) -> np.ndarray:
     """Pictures (F, height, width, 3) uint8 of every third step of an episode that holds `sim_state`."""
+    from hydra.utils import instantiate
+
     if trajectory.sim_state is None:
         raise InputError("frames: got a trajectory without sim_state, wanted one rolled out with sim_state=True.")
-    env = environments({**config, "cameras": [camera]} if "cameras" in config else config, 1)[0]
-    env.reset(seed=trajectory.seed)
-    pictures = []
-    for state in trajectory.sim_state[::EVERY]:
-        env.set_state(state)
-        pictures.append(env.render())
-    return np.stack(pictures)
+    env = instantiate(config)  # its own, so that its GL context is freed here and not at the end of the process
+    try:
+        env.reset(seed=trajectory.seed)
+        pictures = []
+        for state in trajectory.sim_state[::EVERY]:
+            env.set_state(state)
+            pictures.append(env.render())
+        return np.stack(pictures)
+    finally:
+        env.close()
 
 
 def _write(path: Path, pictures: np.ndarray) -> None:

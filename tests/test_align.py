@@ -1,0 +1,168 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from robopref.arrays import InputError, Trajectory
+from robopref.data.windows import chunk_table
+from robopref.learners.align import AlignSettings, PairTable, align, calibrate, gather, relative_scores
+from robopref.learners.clone import clone, fit_normalizer
+from robopref.learners.guard import HeldOutGuard
+from robopref.losses.pairwise import ZERO_POINT, ipo, sigmoid
+from robopref.policies.diffusion import Diffusion
+from robopref.stages.ranking import rank
+from robopref.types import Dims
+
+DIMS = Dims(3, 2)
+
+
+def trajectory(level, seed, steps=24):
+    """Actions near `level`; higher is 'better'."""
+    rng = np.random.default_rng(seed)
+    observation = rng.normal(size=(steps, 3)).astype(np.float32)
+    action = np.clip(level + 0.1 * rng.normal(size=(steps, 2)), -1, 1).astype(np.float32)
+    return Trajectory(observation, action, np.full(steps, level, np.float32), np.full(steps, level > 0))
+
+
+@pytest.fixture
+def setting():
+    torch.manual_seed(0)
+    trajectories = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)]
+    policy = Diffusion(DIMS, horizon=4, execute=4, width=48, depth=1, diffusion_steps=20, sample_steps=4)
+    table = chunk_table(trajectories, policy.spec)
+    fit_normalizer(policy, table)
+    generator = torch.Generator().manual_seed(0)
+    for _ in clone(policy, table, steps=150, lr=2e-3, batch=32, generator=generator):
+        pass
+    first, second = torch.arange(1, 20, 2), torch.arange(0, 20, 2)
+    return policy, table, PairTable(first, second, torch.ones(10), torch.ones(10))
+
+
+def settings(**changes):
+    return AlignSettings(
+        **{"steps": 40, "lr": 1e-3, "pairs_per_step": 6, "chunks_per_trajectory": 4, "anchor_chunks": 16, **changes}
+    )
+
+
+def generator():
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.mark.parametrize("loss", [sigmoid, ipo])
+def test_before_the_first_step_the_loss_is_exactly_at_its_zero_point(setting, loss):
+    policy, table, pairs = setting
+    logs = next(
+        align(policy, policy.reference(), table, pairs, pairs.first, loss, settings(anchor=0, proximal=0), generator())
+    )
+    assert logs["align/preference"] == pytest.approx(ZERO_POINT[loss.__name__], abs=1e-6)
+    assert logs["align/rho_winner"] == 0.0 and logs["align/rho_loser"] == 0.0
+
+
+def test_alignment_raises_winners_and_lowers_losers(setting):
+    policy, table, pairs = setting
+    logs = list(align(policy, policy.reference(), table, pairs, pairs.first, ipo, settings(), generator()))[-1]
+    assert logs["align/rho_winner"] > 0 > logs["align/rho_loser"]
+    assert logs["align/pair_accuracy"] == 1.0
+
+
+def test_swapped_labels_lower_what_used_to_win(setting):
+    policy, table, pairs = setting
+    reference = policy.reference()
+    swapped = PairTable(pairs.first, pairs.second, 1 - pairs.prob_first, pairs.weight)
+    list(align(policy, reference, table, swapped, pairs.second, ipo, settings(), generator()))
+    chunks = gather(table, pairs.first, 4, generator())
+    rho = relative_scores(
+        policy, reference, chunks, policy.draw(chunks, generator()), 10, 1.0, table.count(pairs.first)
+    )
+    assert rho.median() < 0
+
+
+def test_rho_of_a_copy_is_exactly_zero(setting):
+    policy, table, pairs = setting
+    chunks = gather(table, pairs.first, 4, generator())
+    draws = policy.draw(chunks, generator())
+    assert (relative_scores(policy, policy.reference(), chunks, draws, 10, 1.0, table.count(pairs.first)) == 0).all()
+
+
+def test_length_normalisation_divides_by_the_executed_elements(setting):
+    policy, table, pairs = setting
+    reference = policy.reference()
+    with torch.no_grad():
+        next(policy.parameters()).add_(0.05)
+    chunks = gather(table, pairs.first, 4, generator())
+    draws, count = policy.draw(chunks, generator()), table.count(pairs.first)
+    total, mean = (relative_scores(policy, reference, chunks, draws, 10, eta, count) for eta in (0.0, 1.0))
+    elements = chunks.mask.sum(dim=(1, 2)).view(10, -1).sum(dim=1) * count / 4
+    torch.testing.assert_close(total, mean * elements)
+
+
+def test_the_strength_is_read_from_the_data_and_repeats(setting):
+    policy, table, _ = setting
+    one, two = (calibrate(policy.reference(), table, settings(), generator()) for _ in range(2))
+    assert one == two > 0
+
+
+def test_the_guard_rolls_back_when_winners_fall_while_accuracy_rises(setting):
+    policy, table, pairs = setting
+    reference = policy.reference()
+    scale = calibrate(reference, table, settings(), generator())
+    guard = HeldOutGuard(policy, reference, table, pairs, scale, settings())
+    assert guard.check()[0], "an unchanged policy goes on"
+    logs = {}
+    for logs in align(
+        policy, reference, table, pairs, pairs.first, sigmoid,
+        settings(steps=400, lr=5e-3, anchor=0, proximal=0, preference=1, kappa=50), generator(),
+    ):  # fmt: skip
+        pass
+    found = guard.measure()
+    if found["guard/rho_winner"] >= -guard.tolerance:  # push the collapse if this network resisted it
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.mul_(0.2)
+        guard._accuracy = 0.0
+    go_on, found = guard.check()
+    assert not go_on and found["guard/rho_winner"] < 0 and logs
+    for mine, kept in zip(policy.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(mine, kept)
+
+
+def test_without_an_answered_pair_alignment_says_what_to_do(setting):
+    policy, table, _ = setting
+    empty = PairTable(*(torch.zeros(0, dtype=t) for t in (torch.int64, torch.int64, torch.float32, torch.float32)))
+    with pytest.raises(InputError, match="Label more pairs"):
+        next(
+            align(
+                policy,
+                policy.reference(),
+                table,
+                empty,
+                torch.zeros(1, dtype=torch.int64),
+                ipo,
+                settings(),
+                generator(),
+            )
+        )
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"kappa": 0.0}, {"anchor": -1.0}])
+def test_impossible_settings_are_refused(change):
+    with pytest.raises(InputError):
+        settings(**change)
+
+
+def test_ranked_pairs_put_the_better_rollout_of_a_reset_first():
+    predicted = np.array([0.0, 9.0, 1.0, -8.0, 5.0, 4.9, 9.5, 0.0])
+    seeds = np.array([1, 1, 2, 2, 3, 3, 4, 4])
+    ranking = rank(predicted, seeds, np.zeros(8, int), top=0.25, held_out=0.34, seed=0)
+    assert sorted(ranking.anchors.tolist()) == [1, 6]
+    found = [*zip(ranking.train.first.tolist(), ranking.train.second.tolist(), strict=True)]
+    found += [*zip(ranking.held_out.first.tolist(), ranking.held_out.second.tolist(), strict=True)]
+    assert set(found) == {(1, 0), (2, 3), (6, 7)} and len(found) == 3, "reset 3 differs by too little to be a pair"
+    assert all(math.isclose(float(p), 1, abs_tol=0.01) for p in ranking.train.prob_first)
+
+
+def test_rollouts_that_are_all_alike_still_give_something_to_learn_and_to_watch():
+    ranking = rank(np.zeros(8), np.repeat([1, 2, 3, 4], 2), np.zeros(8, int), top=0.3, held_out=0.15, seed=0)
+    assert len(ranking.train) == 1 and len(ranking.held_out) == 1
+    assert ranking.train.prob_first.tolist() == [0.5]

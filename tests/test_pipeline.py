@@ -1,0 +1,131 @@
+"""One real run end to end on the one-second task: all stages, determinism, kill -9 and resume, bad requests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from robopref.arrays import InputError
+from robopref.run import compose, main
+
+TINY = [
+    "env=point_mass", "task=point-mass", "experiment=quickstart", "workers=1", "pairs=12", "policy.width=48", "policy.depth=1",
+    "policy.diffusion_steps=20", "policy.sample_steps=4", "base.demonstrations=12", "base.episodes=16", "base.rounds=1",
+    "base.clone.steps=120", "rounds.resets=6", "align.steps=50", "guard.every=25", "gate.episodes=8", "evaluation.episodes=16",
+    "evaluation.videos=1", "reward_fit.steps=40",
+]  # fmt: skip
+
+
+def metrics_of(run):
+    found = json.loads((run / "metrics.json").read_text())
+    return {k: v for k, v in found.items() if k not in ("seconds", "command")} | {
+        "base_search": [{k: v for k, v in one.items() if k != "seconds"} for one in found["base_search"]],
+        "guard": [{k: v for k, v in one.items() if k != "seconds"} for one in found["guard"]],
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = tmp_path_factory.mktemp("pipeline") / "run"
+    main("run", [*TINY, f"out={run}"])
+    return run
+
+
+def test_a_run_leaves_metrics_for_every_policy(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics["policies"]) == {"base", "cloned", "filtered", "plain_dpo", "aligned_no_pairs", "aligned"}
+    assert metrics["labels_asked"] == 12 and metrics["task"] == "point-mass" and metrics["episodes_judged"] == 24
+    for one in metrics["policies"].values():
+        assert one["episodes"] == 16
+        assert 0 <= one["ci95"][0] <= one["success_rate"] <= one["ci95"][1] <= 1
+    assert {(t["a"], t["b"]) for t in metrics["tests"]} >= {("aligned", "base"), ("aligned", "aligned_no_pairs")}
+    outcomes = json.loads((finished / "evaluation" / "outcomes.json").read_text())
+    assert sum(outcomes["success"]["aligned"]) / 16 == metrics["policies"]["aligned"]["success_rate"]
+
+
+def test_a_run_leaves_a_report_that_stands_alone(finished):
+    page = (finished / "report.html").read_text()
+    assert "aligned" in page and "<video" in page and 'src="http' not in page
+
+
+def test_the_three_sets_of_resets_are_disjoint_from_each_other_and_from_training(finished):
+    config = compose(["experiment=align_metaworld", "seed=9999"])
+    begins = {
+        "demonstrations": (10_000 * 9999, 2 * config["base"]["demonstrations"]),
+    }
+    assert begins["demonstrations"][0] < 2**32
+    plain = compose(["experiment=align_metaworld"])
+    sets = [
+        range(plain["base"]["first_reset"], plain["base"]["first_reset"] + plain["base"]["episodes"]),
+        range(plain["gate"]["first_reset"], plain["gate"]["first_reset"] + plain["gate"]["episodes"]),
+        range(plain["evaluation"]["first_reset"], plain["evaluation"]["first_reset"] + plain["evaluation"]["episodes"]),
+    ]
+    seen = [set(s) for s in sets]
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+
+
+def test_the_same_command_gives_the_same_metrics(finished, tmp_path):
+    main("run", [*TINY, f"out={tmp_path / 'again'}"])
+    assert metrics_of(tmp_path / "again") == metrics_of(finished)
+
+
+def test_the_number_of_workers_changes_nothing(finished, tmp_path):
+    main("run", [*[t for t in TINY if t != "workers=1"], "workers=2", f"out={tmp_path / 'two'}"])
+    assert metrics_of(tmp_path / "two") == metrics_of(finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "piece", ["demonstrations", "base", "rounds/labels", "arms/aligned/round-0/align", "evaluation"]
+)
+def test_a_killed_run_continues_to_the_same_result(finished, tmp_path, piece):
+    run = tmp_path / "killed"
+    command = [sys.executable, "-m", "robopref.cli", "run", *TINY, f"out={run}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (run / piece).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (run / piece).exists() and not (run / "report.html").exists(), "it must die under way, not before or after"
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert metrics_of(run) == metrics_of(finished)
+
+
+def test_a_folder_of_another_run_is_refused_and_left_alone(finished):
+    before = (finished / "metrics.json").read_bytes()
+    with pytest.raises(InputError, match="differs in pairs"):
+        main("run", [*[t for t in TINY if t != "pairs=12"], "pairs=13", f"out={finished}"])
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+def test_stages_run_one_by_one(finished, tmp_path, capsys):
+    env = ["env=point_mass", "task=point-mass", "workers=1"]
+    main("collect", [*env, f"checkpoint={finished / 'arms/cloned/policy'}", "episodes=12", f"out={tmp_path / 'store'}"])
+    main("label", [*env, f"dataset={tmp_path / 'store'}", "pairs=6", "labeler=return"])
+    main("reward", [*env, f"dataset={tmp_path / 'store'}", f"out={tmp_path / 'reward'}", "reward_fit.steps=20"])
+    main("pretrain", [*env, f"dataset={tmp_path / 'store'}", f"out={tmp_path / 'bc'}", "base.clone.steps=20"])
+    main("align", [
+        *env, f"dataset={tmp_path / 'store'}", f"checkpoint={tmp_path / 'bc/policy'}", f"out={tmp_path / 'dpo'}", "align.steps=20",
+    ])  # fmt: skip
+    main("evaluate", [*env, f"checkpoint={tmp_path / 'dpo/policy'}", "episodes=8", f"out={tmp_path / 'eval'}"])
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text())["policies"]["policy"]["episodes"] == 8
+    assert "n=8" in capsys.readouterr().out
+
+
+def test_a_policy_for_other_dimensions_is_refused(finished, tmp_path):
+    with pytest.raises(InputError, match="wanted"):
+        main(
+            "evaluate",
+            ["task=reach", "workers=1", f"checkpoint={finished / 'arms/cloned/policy'}", f"out={tmp_path / 'e'}"],
+        )
+
+
+@pytest.mark.parametrize("verb", ["label", "reward", "pretrain", "align", "evaluate"])
+def test_a_missing_input_is_named(verb, tmp_path):
+    with pytest.raises(InputError, match="wanted (dataset|checkpoint)=DIR"):
+        main(verb, [f"out={tmp_path / 'x'}"])

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+from robopref.envs.point_mass import PointMass
+
+from robopref.arrays import InputError
+from robopref.policies.diffusion import Diffusion
+from robopref.rollout import episodes, rollout
+from robopref.types import Dims
+
+
+@pytest.fixture(scope="module")
+def policy():
+    env = PointMass()
+    torch.manual_seed(0)
+    dims = Dims(env.observation_space.shape[0], env.action_space.shape[0])
+    return Diffusion(dims, horizon=8, execute=5, history=2, width=64, depth=1, diffusion_steps=10, sample_steps=3)
+
+
+def run(policy, count, seeds, **options):
+    return list(rollout(policy, [PointMass() for _ in range(count)], seeds, **options))
+
+
+def test_results_do_not_depend_on_how_many_environments_run_side_by_side(policy):
+    seeds = [3, 1, 1, 7, 9, 2, 4]
+    one, two, eight = (run(policy, n, seeds) for n in (1, 2, 8))
+    for a, b, c in zip(one, two, eight, strict=True):
+        assert np.array_equal(a.action, b.action) and np.array_equal(a.action, c.action)
+        assert np.array_equal(a.observation, c.observation) and a.seed == c.seed
+
+
+def test_trajectories_come_in_the_order_of_the_seeds(policy):
+    assert [t.seed for t in run(policy, 3, [5, 2, 8, 2, 1])] == [5, 2, 8, 2, 1]
+
+
+def test_runs_from_one_reset_share_the_start_and_differ_in_what_follows(policy):
+    first, second = run(policy, 2, [4, 4])
+    assert np.array_equal(first.observation[0], second.observation[0])
+    assert not np.array_equal(first.action, second.action)
+
+
+def test_the_executed_steps_of_the_chunks_are_the_actions(policy):
+    (one,) = run(policy, 1, [4])
+    at = np.flatnonzero(one.executed.any(axis=1))
+    played = np.concatenate([one.chunk[t][one.executed[t]] for t in at])
+    assert np.array_equal(played, one.action)
+    assert (np.diff(at) == 5).all() and not one.executed[:, 5:].any()
+
+
+def test_another_noise_seed_gives_other_actions(policy):
+    assert not np.array_equal(run(policy, 1, [4])[0].action, run(policy, 1, [4], noise_seed=1)[0].action)
+
+
+def test_repeated_seeds_are_replicas_of_one_reset():
+    assert [(e.seed, e.replica) for e in episodes([5, 6, 5])] == [(5, 0), (6, 0), (5, 1)]
+
+
+def test_a_policy_for_another_environment_is_refused():
+    with pytest.raises(InputError, match="got one for observations"):
+        run(Diffusion(Dims(3, 2), width=16, depth=1), 1, [0])
+
+
+def test_an_expert_column_is_stored_on_request(policy):
+    (one,) = run(policy, 1, [4], expert=True, sim_state=True)
+    assert one.extra["expert_action"].shape == one.action.shape and one.sim_state.shape[0] == len(one)
