@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import re
 import sys
@@ -40,7 +41,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        yield current
+        if type(current).__name__ != "_RemoteTraceback":  # a worker's traceback as text, hung below its exception
+            yield current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
@@ -106,7 +108,11 @@ def _wrong_preset(text: str) -> list[str]:
 
 
 def _wrong_knob(error: BaseException) -> list[str]:
-    """A preset that hands a class an argument which it does not take; other failures inside it stay failures."""
+    """What a class said of its preset, or an argument that it does not take; other failures inside it stay failures."""
+    # From a worker process only the text arrives, with the original exception's repr in its second line.
+    said = re.search(r"^InputError\((.*?),?\)(?:\nfull_key: .*)?$", str(error), re.MULTILINE)
+    if said is not None:
+        return str(ast.literal_eval(said.group(1))).splitlines()
     match = re.search(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'", f"{error} {error.__cause__}")
     if match is None:
         return []

@@ -1,0 +1,118 @@
+"""docs/results.md from the committed metrics of every run: `python -m robopref.benchmarks.table`. Empty cells stay empty.
+
+Reads docs/results/<experiment>/<task>/seed<k>/{metrics.json, evaluation/outcomes.json or outcomes.json}.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopref.arrays import InputError
+from robopref.compare import Run, markdown, summarise
+from robopref.data.files import read_json, write_text
+from robopref.stages.verdict import percent, points
+
+TASKS = ("drawer-open", "button-press-topdown", "door-open", "sweep-into", "plate-slide", "bin-picking")
+SEEDS = (1, 2, 3)
+EMPTY = "not run"
+Cells = Mapping[tuple[str, int], tuple[Mapping[str, Any], Mapping[str, Any]]]
+"""(task, seed) -> (metrics, outcomes)."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the table beside the results folder (default docs/results -> docs/results.md)."""
+    folder = Path(arguments[0] if arguments else "docs/results")
+    write_text(folder.with_suffix(".md"), document(folder))
+    print(folder.with_suffix(".md"))
+
+
+def document(folder: Path) -> str:
+    """The whole page: one section per experiment, the six tasks and three seeds first, whatever was run."""
+    names = sorted({path.relative_to(folder).parts[0] for path in folder.glob("*/*/seed*/metrics.json")})
+    parts = [_section(name, cells(folder / name)) for name in names or ["align_metaworld"]]
+    return (
+        "# Results\n\nMade by `python -m robopref.benchmarks.table` from the files in `docs/results/`.\n\n"
+        + "\n".join(parts)
+    )
+
+
+def cells(folder: Path) -> Cells:
+    """The runs of one experiment. Raises `InputError` where a folder's name and its metrics disagree."""
+    found: dict[tuple[str, int], tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+    for path in sorted(folder.glob("*/seed*/metrics.json")):
+        metrics = read_json(path)
+        task, seed = path.parent.parent.name, int(re.sub(r"\D", "", path.parent.name))
+        if (_plain(metrics["task"]), metrics["seed"]) != (_plain(task), seed):
+            raise InputError(f"{path}: got task {metrics['task']}, seed {metrics['seed']}, wanted those of its folder.")
+        places = [path.parent / "evaluation" / "outcomes.json", path.parent / "outcomes.json"]
+        outcomes: dict[str, Any] = next((read_json(place) for place in places if place.is_file()), {})
+        found[_plain(task), seed] = metrics, outcomes
+    return found
+
+
+def _plain(task: str) -> str:
+    return task.removesuffix("-v3")
+
+
+def _section(experiment: str, runs: Cells) -> str:
+    tasks = list(dict.fromkeys([*TASKS, *(task for task, _ in runs)]))
+    seeds = sorted({*SEEDS, *(seed for _, seed in runs)})
+    lines = [
+        f"## {experiment}\n",
+        "Success of base → aligned on held-out resets, difference in points with its 95% paired interval, labels asked.\n",
+        f"| task | {' | '.join(f'seed {seed}' for seed in seeds)} | mean | command |",
+        f"|---|{'---|' * (len(seeds) + 2)}",
+    ]
+    for task in tasks:
+        row = [_cell(runs.get((task, seed))) for seed in seeds]
+        done = [runs[task, seed][0] for seed in seeds if (task, seed) in runs]
+        command = f"`robopref run experiment={experiment} task={task} seed=SEED out=DIR`"
+        lines.append(f"| {task} | {' | '.join(row)} | {_mean(done)} | {command} |")
+    missing = len(tasks) * len(seeds) - len(runs)
+    lines.append(f"\n{missing} of {len(tasks) * len(seeds)} cells are empty.\n" if missing else "")
+    own = sorted({str(metrics["command"]) for metrics, _ in runs.values() if metrics.get("command")})
+    if own:
+        lines.append("Commands as they were given:\n\n" + "\n".join(f"- `{command}`" for command in own) + "\n")
+    paired = [
+        Run(task, seed, tuple(outcomes["seeds"]), {k: np.asarray(v, float) for k, v in outcomes["success"].items()})
+        for (task, seed), (_, outcomes) in runs.items()
+        if outcomes
+    ]
+    if paired:
+        lines.append(markdown(summarise(paired)).replace("## ", "### "))
+    return "\n".join(lines)
+
+
+def _cell(run: tuple[Mapping[str, Any], Mapping[str, Any]] | None) -> str:
+    if run is None:
+        return EMPTY
+    metrics = run[0]
+    test = next((t for t in metrics.get("tests", []) if (t["a"], t["b"]) == ("aligned", "base")), None)
+    if test is None:
+        return "aligned was not evaluated"
+    before, after = (percent(metrics["policies"][name]["success_rate"]) for name in ("base", "aligned"))
+    lo, hi = (points(bound) for bound in test["ci95"])
+    return f"{before} → {after}, **{points(test['difference'])}** [{lo}, {hi}], {metrics['labels_asked']} labels"
+
+
+def _mean(done: Sequence[Mapping[str, Any]]) -> str:
+    """Mean gain over the seeds that were run."""
+    pairs = [
+        (m["policies"]["base"]["success_rate"], m["policies"]["aligned"]["success_rate"])
+        for m in done
+        if "aligned" in m["policies"]
+    ]
+    if not pairs:
+        return EMPTY
+    before, after = np.mean(pairs, axis=0)
+    return f"{percent(before)} → {percent(after)}, **{points(after - before)}** ({len(pairs)} seeds)"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
