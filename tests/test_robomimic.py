@@ -114,6 +114,7 @@ with config.values_unlocked():
     config.train.hdf5_filter_key, config.train.hdf5_validation_filter_key = "train", "valid"
     config.experiment.validate = True
     config.experiment.epoch_every_n_steps, config.experiment.validation_epoch_every_n_steps = 60, 5
+    config.experiment.save.every_n_epochs = 4
     config.experiment.rollout.enabled = config.experiment.render_video = False
     config.experiment.logging.terminal_output_to_txt = config.experiment.logging.log_tb = False
     config.observation.modalities.obs.low_dim = ["state"]
@@ -138,7 +139,7 @@ def test_robomimics_own_cloning_learns_from_a_converted_store(robomimic_python, 
     write(tmp_path / "store", [replace(t, action=np.tanh(t.observation @ weights)) for t in episodes])
     convert(tmp_path / "store", tmp_path / "demos.hdf5", "robomimic")
     (tmp_path / "train.py").write_text(TRAIN)
-    command = [robomimic_python, "train.py", "demos.hdf5", "out"]
+    command = [robomimic_python, "train.py", str(tmp_path / "demos.hdf5"), str(tmp_path / "out")]
     told = run(command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"})
     reports = told.split("Validation Epoch ")[1:]
     losses = [json.loads(text[text.index("{") : text.index("}") + 1])["Loss"] for text in reports]
