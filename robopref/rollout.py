@@ -84,7 +84,9 @@ def rollout(
     if not environments:
         raise InputError("rollout.environments: got none, wanted at least one.")
     check_fit(policy.spec, environments[0])
-    idle, running, finished, following = list(environments), [], {}, 0
+    idle, following = list(environments), 0
+    running: list[_Running] = []
+    finished: dict[int, Trajectory] = {}
     device = next(iter(policy.parameters())).device if isinstance(policy, torch.nn.Module) else torch.device("cpu")
     while queue or running:
         while queue and idle:

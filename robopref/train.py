@@ -30,7 +30,7 @@ def fit(
     for _ in range(steps):
         loss, logs = step(generator)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         schedule.step()

@@ -94,7 +94,7 @@ def align(config: Config, out: Path) -> None:
     calls: list[tuple[Any, ...]] = [(config, out, "aligned", base, 1.0)]
     if "aligned_no_pairs" in wanted:
         calls.append((config, out, "aligned_no_pairs", base, 0.0))
-    aligned, *ablation = spread(_timed_rounds, calls, config["workers"])
+    aligned, *ablation = spread(rounds_of, calls, config["workers"])
     policies = {"base": str(base)}
     jobs: dict[str, tuple[Any, ...]] = {
         "cloned": (config, out, base, found["level"]),
@@ -113,15 +113,13 @@ def align(config: Config, out: Path) -> None:
     )
 
 
-def _timed_rounds(config: Config, out: Path, arm: str, base: Path, preference: float) -> dict[str, Any]:
-    return rounds_of(config, out, arm, base, preference)
-
-
 def _baseline(name: str, arguments: tuple[Any, ...]) -> str:
-    made: str = {"cloned": baselines.cloned, "filtered": baselines.filtered, "plain_dpo": baselines.plain_dpo}[name](
-        *arguments
-    )
-    return made
+    arms: dict[str, Callable[..., str]] = {
+        "cloned": baselines.cloned,
+        "filtered": baselines.filtered,
+        "plain_dpo": baselines.plain_dpo,
+    }
+    return arms[name](*arguments)
 
 
 def measure(config: Config, out: Path, command: str) -> None:
