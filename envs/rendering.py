@@ -46,8 +46,7 @@ class Pictures:
     def __init__(self, model: Any, image_size: int) -> None:
         model.vis.quality.shadowsize = 0
         model.vis.quality.offsamples = 0
-        model.vis.global_.offwidth = max(model.vis.global_.offwidth, image_size)
-        model.vis.global_.offheight = max(model.vis.global_.offheight, image_size)
+        model.vis.global_.offwidth = model.vis.global_.offheight = image_size
         self._model = model
         self._context = open_context(image_size, image_size)
         self.backend = backend()
