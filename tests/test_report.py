@@ -110,7 +110,20 @@ def test_a_run_that_evaluated_one_policy_is_shown_without_a_claim(tmp_path):
 def test_when_the_ablation_does_as_well_the_page_says_so_before_the_headline(tmp_path):
     run = make_run(tmp_path / "run", rates=RATES | {"aligned_no_pairs": 0.8})
     text = Page(report(run).read_text()).text
-    assert text.index("The comparisons are not shown to add anything") < text.index("Success rose from")
+    assert text.index("The preference term is not shown to add anything") < text.index("Success rose from")
+
+
+def test_when_the_ablation_does_better_the_page_says_that_the_term_harms(tmp_path):
+    run = make_run(tmp_path / "run", rates=RATES | {"aligned_no_pairs": 1.0})
+    assert "The preference term makes the result worse" in Page(report(run).read_text()).text
+
+
+def test_the_teacher_is_named_from_the_configuration(tmp_path):
+    run = make_run(tmp_path / "run", labeler="success")
+    (run / "config.yaml").write_text(
+        "labeler: {_target_: robopref.labelers.teacher.Teacher, criterion: success, noise: 0.1}"
+    )
+    assert "Teacher: success (criterion=success, noise=0.1)." in Page(report(run).read_text()).text
 
 
 def test_when_the_ablation_does_worse_nothing_stands_before_the_headline(full):

@@ -1,4 +1,4 @@
-"""What a run proves, in sentences: the gain, and first of all whether the comparisons had a part in it."""
+"""What a run proves, in sentences: the gain, and first of all whether the preference term had a part in it."""
 
 from __future__ import annotations
 
@@ -102,15 +102,16 @@ def _first(against: Mapping[str, Comparison], policies: Mapping[str, Any]) -> li
     ablation = against.get("aligned_no_pairs")
     if ablation is None:
         said.append(
-            "The run without the preference term (aligned_no_pairs) was not evaluated, so nothing here shows that the "
-            "comparisons caused the gain."
+            "The run with the preference term off (aligned_no_pairs) was not evaluated, so nothing here shows that the "
+            "preference term caused the gain."
         )
     elif ablation.lo <= 0:
         rates = [percent(policies[name]["success_rate"]) for name in ("aligned", "aligned_no_pairs")]
+        effect = "makes the result worse" if ablation.hi < 0 else "is not shown to add anything"
         said.append(
-            f"The comparisons are not shown to add anything: the same run without them reaches {rates[1]}, with them "
-            f"{rates[0]} (difference {points(ablation.difference)} points, 95% interval {interval(ablation)}). "
-            "Do not credit the pairs with the gain."
+            f"The preference term {effect}: the same run with it off reaches {rates[1]}, with it on {rates[0]} "
+            f"(difference {points(ablation.difference)} points, 95% interval {interval(ablation)}). "
+            "The gain must not be credited to aligning by pairs."
         )
     for name, test in against.items():
         if name not in ("base", "aligned_no_pairs") and test.hi < 0:
