@@ -38,7 +38,9 @@ class Observation:
         check_shape("Observation", "state", tuple(self.state.shape), (None, None, None), "Add the history axis K.")
         for name, image in self.images.items():
             wanted = (self.state.shape[0], self.state.shape[1], None, None, 3)
-            check_shape("Observation", f"images[{name}]", tuple(image.shape), wanted, "Pictures follow the state's (B, K).")
+            check_shape(
+                "Observation", f"images[{name}]", tuple(image.shape), wanted, "Pictures follow the state's (B, K)."
+            )
 
     def __len__(self) -> int:
         return len(self.state)

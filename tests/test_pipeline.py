@@ -127,5 +127,5 @@ def test_a_policy_for_other_dimensions_is_refused(finished, tmp_path):
 
 @pytest.mark.parametrize("verb", ["label", "reward", "pretrain", "align", "evaluate"])
 def test_a_missing_input_is_named(verb, tmp_path):
-    with pytest.raises(InputError, match="wanted (dataset|checkpoint)=DIR"):
+    with pytest.raises(InputError, match=r"wanted (dataset|checkpoint)=DIR"):
         main(verb, [f"out={tmp_path / 'x'}"])

@@ -55,7 +55,7 @@ def summary(table: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]
             "length": float(np.mean(table["length"][name])),
         }
     names = list(policies)
-    compared = [(a, "base") for a in names if a != "base"]
+    compared = [(a, "base") for a in names if a != "base" and "base" in names]
     compared += [("aligned", b) for b in names if b not in ("aligned", "base") and "aligned" in names]
     tests = []
     for a, b in compared:

@@ -147,9 +147,7 @@ def notes(policies: dict[str, Any], tests: list[dict[str, Any]], search: list[di
     said = []
     for test in tests:
         if (test["a"], test["b"]) == ("aligned", "aligned_no_pairs") and test["ci95"][0] <= 0:
-            said.append(
-                "Alignment by pairs adds nothing that these resets can show over the same run with the preference term off."
-            )
+            said.append("The preference term adds nothing that these resets can show over the same run without it.")
         if (test["a"], test["b"]) == ("aligned", "base") and test["ci95"][0] <= 0:
             said.append("The aligned policy is not shown to be better than its base.")
     if search and not any(one["in_band"] for one in search):
