@@ -1,7 +1,8 @@
 """Trajectory-level DPO for any policy that scores chunks at shared draws.
 
 Per pair: rho = (summed score of policy - reference) / (executed elements)^length_norm, both sides at the same noise and times.
-loss = pair_loss(beta rho) + strength x (anchor on winners + proximal + trust) / scale, with beta = kappa / scale.
+loss = preference x pair_loss(kappa rho / scale) + anchor x cloning of winners / (2 scale)
+     + proximal x relu(-rho_winner / scale)^2 + trust x (rho / scale)^2; the scale is read from the data (`calibrate`).
 
 symbol -> name (reference: GRAPE, Zhang et al. 2024; Diffusion-DPO, Wallace et al. 2023, eq. 14; DPOP, Pal et al. 2024)
 rho -> relative score | beta -> kappa / scale | lam_a -> anchor | lam_p -> proximal | lam_k -> trust
@@ -42,7 +43,7 @@ class AlignSettings:
     proximal: float = 1.0
     """Penalty on winners that become less likely than under the reference: relu(-rho_winner / scale)^2."""
     trust: float = 0.0
-    """Penalty on the squared change of the prediction, in units of the scale."""
+    """Penalty on the squared rho of both sides, in scales: holds the policy near the reference whatever the labels say."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.pairs_per_step, self.chunks_per_trajectory, self.anchor_chunks) < 1 or self.kappa <= 0:

@@ -28,8 +28,11 @@ class HeldOutGuard:
     seed: int = 0
     tolerance: float = 0.25
     """How far, in scales, the median winner may fall below the reference before it counts."""
+    patience: int = 3
+    """Bad checks in a row before it stops: the first steps at full learning rate shake every likelihood for a while."""
     _kept: dict[str, Tensor] = field(default_factory=dict, init=False)
     _accuracy: float = field(default=0.0, init=False)
+    _bad: int = field(default=0, init=False)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -59,12 +62,10 @@ class HeldOutGuard:
         assert isinstance(self.policy, nn.Module)
         found = self.measure()
         fell = found["guard/rho_winner"] < -self.tolerance
-        if fell and found["guard/pair_accuracy"] >= self._accuracy:
-            if self._kept:
-                self.policy.load_state_dict(self._kept)
-            else:
-                assert isinstance(self.reference, nn.Module)
-                self.policy.load_state_dict(self.reference.state_dict())
+        self._bad = self._bad + 1 if fell and found["guard/pair_accuracy"] >= self._accuracy else 0
+        if self._bad >= self.patience:
+            source = self._kept or self.reference.state_dict()  # type: ignore[attr-defined]
+            self.policy.load_state_dict(source)
             return False, found
         if not fell:
             self._kept = {k: v.clone() for k, v in self.policy.state_dict().items()}
