@@ -20,7 +20,6 @@ _HOME = {
     "PreferenceStore": "robopref.data.preferences",
     "load": "robopref.checkpoint",
     "save": "robopref.checkpoint",
-    "rollout": "robopref.rollout",
     "fit": "robopref.train",
 }
 __all__ = sorted(_HOME)
