@@ -61,8 +61,17 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     for name in ("pairs", "workers"):
         if not isinstance(config[name], int) or config[name] < 1:
             raise InputError(f"{name}: got {config[name]!r}, wanted a whole number >= 1.")
-    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 10_000:
-        raise InputError(f"seed: got {config['seed']!r}, wanted a whole number from 0 to 9999.")
+    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 100:
+        raise InputError(
+            f"seed: got {config['seed']!r}, wanted a whole number from 0 to 99 (resets of seeds must not meet)."
+        )
+    rounds = config["rounds"]
+    if not (1 <= rounds["count"] <= 10 and 2 <= rounds["resets"] <= 1000 and rounds["replicas"] >= 2):
+        raise InputError(f"rounds: got {rounds}, wanted count 1 to 10, resets 2 to 1000, replicas >= 2.")
+    if config["labeler"].get("criterion") == "regret" and not config["record_expert"]:
+        raise InputError(
+            "labeler=regret: got record_expert=false, wanted record_expert=true: it compares with the expert's actions."
+        )
     return config
 
 
@@ -72,15 +81,21 @@ def _sweep(verb: str, overrides: list[str]) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, OmegaConf
 
+    # Only what varies names a job's folder: the same sweep over other stages finds its folders again.
+    pairs = [o.split("=", 1) for o in overrides if "=" in o]
+    swept = {key for key, value in pairs if re.search(r",(?![^\[]*\])|^(range|choice|glob|interval)\(", value)} - {
+        "stages"
+    }
+
     @hydra.main(config_path="pkg://robopref.conf", config_name="config", version_base="1.3")
     def job(config: DictConfig) -> None:
         own = list(HydraConfig.get().overrides.task)
         resolved = OmegaConf.to_container(config, resolve=True)
         assert isinstance(resolved, dict)
         plain = _checked({str(k): v for k, v in resolved.items()} | _names(own))
-        if plain["out"] is not None:
-            varied = [o for o in own if not o.startswith(("out=", "experiment=", "workers="))]
-            plain["out"] = str(Path(plain["out"]) / (re.sub(r"[^\w.=-]+", "_", ",".join(varied)) or "run"))
+        varied = [o for o in own if o.split("=", 1)[0] in swept]
+        parent = plain["out"] or f"runs/{plain['experiment'] or verb}"
+        plain["out"] = str(Path(parent) / (re.sub(r"[^\w.=-]+", "_", ",".join(varied))[:200] or "run"))
         _job(verb, plain, own)
 
     before = sys.argv

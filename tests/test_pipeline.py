@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 
 from robopref.arrays import InputError
 from robopref.run import compose, main
+from robopref.stages.pretrain import next_levels
 
 TINY = [
     "env=point_mass", "task=point-mass", "experiment=quickstart", "workers=1", "pairs=12", "policy.width=48", "policy.depth=1",
@@ -52,20 +55,64 @@ def test_a_run_leaves_a_report_that_stands_alone(finished):
     assert "aligned" in page and "<video" in page and 'src="http' not in page
 
 
-def test_the_three_sets_of_resets_are_disjoint_from_each_other_and_from_training(finished):
-    config = compose(["experiment=align_metaworld", "seed=9999"])
-    begins = {
-        "demonstrations": (10_000 * 9999, 2 * config["base"]["demonstrations"]),
-    }
-    assert begins["demonstrations"][0] < 2**32
-    plain = compose(["experiment=align_metaworld"])
-    sets = [
-        range(plain["base"]["first_reset"], plain["base"]["first_reset"] + plain["base"]["episodes"]),
-        range(plain["gate"]["first_reset"], plain["gate"]["first_reset"] + plain["gate"]["episodes"]),
-        range(plain["evaluation"]["first_reset"], plain["evaluation"]["first_reset"] + plain["evaluation"]["episodes"]),
+def test_no_two_sets_of_resets_meet_at_any_allowed_seed():
+    for seed in (0, 1, 57, 99):
+        config = compose(["experiment=align_metaworld", f"seed={seed}", "rounds.count=10", "rounds.resets=1000"])
+        rounds = config["rounds"]["first_reset"] + 10_000 * seed
+        evaluation = config["evaluation"]["first_reset"] + 1000 * seed
+        sets = {
+            "demonstrations": range(10_000 * seed, 10_000 * seed + 2 * config["base"]["demonstrations"]),
+            "rollouts": range(rounds, rounds + 10 * 1000),
+            "base": range(config["base"]["first_reset"], config["base"]["first_reset"] + config["base"]["episodes"]),
+            "gate": range(config["gate"]["first_reset"], config["gate"]["first_reset"] + config["gate"]["episodes"]),
+            "evaluation": range(evaluation, evaluation + config["evaluation"]["episodes"]),
+        }
+        ordered = sorted(sets.values(), key=lambda one: one.start)
+        assert all(left.stop <= right.start for left, right in pairwise(ordered))
+
+
+def test_a_seed_whose_resets_would_meet_others_is_refused():
+    with pytest.raises(InputError, match="0 to 99"):
+        compose(["seed=100"])
+
+
+def test_the_search_for_a_base_never_tries_a_level_twice():
+    tried = []
+    for bracket in ((0.0, 1.0), (1 / 3, 2 / 3), (1 / 3, 2 / 3), (1 / 3, 2 / 3)):
+        levels = next_levels(bracket, tried)
+        assert len(set(levels)) == 2 and not set(levels) & set(tried) and all(0 < one < 1 for one in levels)
+        tried += levels
+
+
+def test_a_wrong_task_does_not_claim_the_folder(tmp_path):
+    with pytest.raises(InputError):
+        main("run", [*[t for t in TINY if not t.startswith("task=")], "task=point-moss", f"out={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_moved_run_can_be_reported_again(finished, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(finished, moved)
+    main("run", [*TINY, "stages=[report]", f"out={moved}"])
+    assert (moved / "report.html").exists() and not (moved / "moved").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_makes_a_folder_per_combination(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "robopref.cli",
+        "run",
+        *TINY,
+        "stages=[collect]",
+        "seed=1,2",
+        "out=four",
+        "--multirun",
     ]
-    seen = [set(s) for s in sets]
-    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    assert subprocess.run(command, check=False).returncode == 0
+    assert sorted(p.name for p in (tmp_path / "four").iterdir() if p.is_dir()) == ["seed=1", "seed=2"]
 
 
 def test_the_same_command_gives_the_same_metrics(finished, tmp_path):
@@ -84,13 +131,15 @@ def test_the_number_of_workers_changes_nothing(finished, tmp_path):
 )
 def test_a_killed_run_continues_to_the_same_result(finished, tmp_path, piece):
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "robopref.cli", "run", *TINY, f"out={run}"]
+    two = ["workers=2" if t == "workers=1" else t for t in TINY]
+    command = [sys.executable, "-m", "robopref.cli", "run", *two, f"out={run}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
     while not (run / piece).exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)  # the parent alone: its workers must notice
     process.wait()
+    time.sleep(1)
     assert (run / piece).exists() and not (run / "report.html").exists(), "it must die under way, not before or after"
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
     assert metrics_of(run) == metrics_of(finished)

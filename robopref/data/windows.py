@@ -69,7 +69,9 @@ class ChunkTable:
         """Rows (B, per_trajectory), stratified in time over each of the given trajectories (B,)."""
         uniform = torch.rand(len(trajectories), per_trajectory, generator=generator)
         position = (torch.arange(per_trajectory) + uniform) / per_trajectory  # (B, C) in [0, 1)
-        return self.start[trajectories][:, None] + (position * self.count(trajectories)[:, None]).long()
+        count = self.count(trajectories)[:, None]
+        # (C - 1 + u) / C can round up to 1, which would be the next trajectory's first chunk.
+        return self.start[trajectories][:, None] + torch.minimum((position * count).long(), count - 1)
 
 
 def chunk_table(trajectories: Sequence[Trajectory], spec: PolicySpec, every: int = 1) -> ChunkTable:

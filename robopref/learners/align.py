@@ -48,6 +48,8 @@ class AlignSettings:
     def __post_init__(self) -> None:
         if min(self.steps, self.pairs_per_step, self.chunks_per_trajectory, self.anchor_chunks) < 1 or self.kappa <= 0:
             raise InputError(f"AlignSettings: got {self}, wanted counts >= 1 and kappa > 0.")
+        if self.preference == 0 and self.anchor == 0:
+            raise InputError("AlignSettings: got preference=0 and anchor=0, wanted something to learn from.")
         if min(self.preference, self.anchor, self.proximal, self.trust) < 0:
             raise InputError(f"AlignSettings: got a negative weight in {self}, wanted weights >= 0.")
 

@@ -33,16 +33,17 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
     """All rounds of one arm, starting from the base policy; returns the folder of its last accepted policy and the guard's record."""
     folder, policy, record = run / "arms" / arm, base, []
     stores: list[Path] = []
+    best = judge(config, base, run / "judged")
     for number in range(config["rounds"]["count"]):
         place = folder / f"round-{number}"
         # The first round's rollouts and answers belong to the base and are the same for every arm.
         shared = run / "rounds" if number == 0 else place
         stores.append(gather_round(config, policy, shared, number))
         fitted = unit(place / "align", lambda partial: _align_round(config, stores, policy, partial, arm, preference))  # noqa: B023
-        gate = unit(place / "gate", lambda partial: _gate(config, policy, place / "align" / "policy"))  # noqa: B023
+        gate = unit(place / "gate", lambda _: _gate(config, best, place / "align" / "policy", place / "judged"))  # noqa: B023
         record.append({"round": number, "arm": arm, **fitted, **gate})
         if gate["accepted"]:
-            policy = place / "align" / "policy"
+            policy, best = place / "align" / "policy", max(best, gate["success_after"])
     return {"policy": str(policy), "guard": record, "stores": [str(s) for s in stores]}
 
 
@@ -155,20 +156,20 @@ def align_policy(
     return found, stopped
 
 
-def judge(config: Config, policy: Path, workers: int = 0) -> float:
-    """Success of a policy folder on the gate's own resets, rolled out once and kept beside it."""
+def judge(config: Config, policy: Path, place: Path, workers: int = 0) -> float:
+    """Success of a policy folder on the gate's own resets, rolled out once and kept in `place`."""
     seeds = list(range(config["gate"]["first_reset"], config["gate"]["first_reset"] + config["gate"]["episodes"]))
 
     def make(_: Path) -> dict[str, Any]:
         outcomes = roll(policy, config["env"], seeds, config["seed"], workers)
         return {"success": sum(t.succeeded for t in outcomes) / len(outcomes), "judged": len(outcomes)}
 
-    return float(unit(policy.parent / "judged", make)["success"])
+    return float(unit(place, make)["success"])
 
 
-def _gate(config: Config, before: Path, after: Path) -> dict[str, Any]:
-    """Refuse the new policy if its success on the gate's resets fell by more than the tolerance."""
-    old, new = judge(config, before), judge(config, after)
+def _gate(config: Config, old: float, after: Path, place: Path) -> dict[str, Any]:
+    """Refuse the new policy if its success on the gate's resets is below the best so far by more than the tolerance."""
+    new = judge(config, after, place)
     accepted = new >= old - config["gate"]["tolerance"]
     reason = f"success on {config['gate']['episodes']} gate resets went from {old:.0%} to {new:.0%}"
     return {"accepted": accepted, "reason": reason, "success_before": old, "success_after": new}

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from robopref.arrays import Trajectory
+from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import fingerprint, load
 from robopref.protocols import Environment
 from robopref.rollout import Episode, episodes, rollout
@@ -26,9 +26,15 @@ def environments(config: dict[str, Any], count: int) -> list[Environment]:
 
 @lru_cache(maxsize=4)
 def _environments(config: str, count: int) -> tuple[Environment, ...]:
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    return tuple(instantiate(json.loads(config)) for _ in range(count))
+    try:
+        return tuple(instantiate(json.loads(config)) for _ in range(count))
+    except InstantiationException as error:  # Hydra hides what was wrong with the request
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
 
 
 def dims_of(config: dict[str, Any]) -> Dims:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
@@ -22,10 +25,22 @@ def single_thread() -> None:
     torch.set_num_threads(1)
 
 
+def _worker(parent: int) -> None:
+    """Set up a worker: one thread, and an end when its parent has died, or a resumed run would meet its leftovers."""
+    single_thread()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @lru_cache(maxsize=1)
 def _executor(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=single_thread)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_worker, initargs=(os.getpid(),))
     atexit.register(executor.shutdown, wait=False, cancel_futures=True)
     return executor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.stages import baselines
 from robopref.stages.align import gather_round, judge, rounds_of
 from robopref.stages.collect import mixture, scripted, write
+from robopref.stages.environments import dims_of
 from robopref.stages.evaluate import evaluate, summary
 from robopref.stages.parallel import spread
 from robopref.stages.pretrain import find_base
@@ -25,7 +27,7 @@ Config = dict[str, Any]
 FOLDERS = {
     "collect": ("demonstrations",),
     "pretrain": ("base",),
-    "align": ("rounds", "arms"),
+    "align": ("rounds", "arms", "judged"),
     "evaluate": ("evaluation", "metrics.json"),
     "report": ("videos", "report.html", "pairs.json"),
 }
@@ -36,11 +38,13 @@ PRIVATE = ("stages", "out", "workers")
 
 def run(config: Config, out: Path, command: str) -> None:
     """Run the stages of an experiment in a folder; done pieces are kept, so a killed run continues."""
-    _claim(config, out)
     wanted = config["stages"]
     for name in wanted:
         if name not in FOLDERS:
             raise InputError(f"stages: got {name!r}, wanted some of {', '.join(FOLDERS)}.")
+    dims_of(config["env"])  # a wrong task must not claim the folder
+    _claim(config, out)
+    _needs(out, wanted)
     if len(wanted) < len(FOLDERS):
         _forget(out, wanted)
     steps: dict[str, Callable[[Config, Path], None]] = {
@@ -82,14 +86,15 @@ def pretrain(config: Config, out: Path) -> None:
         found = {"search": [], "level": 0.0, "policy": config["checkpoint"]}
     else:
         found = find_base(config, out / "demonstrations" / "store", folder, config["workers"])
+    found["policy"] = os.path.relpath(found["policy"], out)  # a run folder may be moved
     write_json(folder / "base.json", {**found, "seconds": round(time.perf_counter() - begin, 3)})
 
 
 def align(config: Config, out: Path) -> None:
     """The aligned arm and, beside it, every baseline of the configuration."""
     found = read_json(out / "base" / "base.json")
-    base, wanted = Path(found["policy"]), config["baselines"]
-    judge(config, base, config["workers"])
+    base, wanted = out / found["policy"], config["baselines"]
+    judge(config, base, out / "judged", config["workers"])
     gather_round(config, base, out / "rounds", 0, config["workers"])
     calls: list[tuple[Any, ...]] = [(config, out, "aligned", base, 1.0)]
     if "aligned_no_pairs" in wanted:
@@ -101,6 +106,8 @@ def align(config: Config, out: Path) -> None:
         "filtered": (config, out, base, aligned["stores"]),
         "plain_dpo": (config, out, base, aligned["stores"]),
     }
+    if config["checkpoint"]:  # the demonstrations of a given base are not known
+        jobs.pop("cloned")
     names = [name for name in jobs if name in wanted]
     made = spread(_baseline, [(name, jobs[name]) for name in names], config["workers"])
     policies |= dict(zip(names, made, strict=True))
@@ -109,7 +116,11 @@ def align(config: Config, out: Path) -> None:
     policies["aligned"] = aligned["policy"]
     write_json(
         out / "arms" / "arms.json",
-        {"policies": policies, "aligned": aligned, "ablation": ablation[0] if ablation else None},
+        {
+            "policies": {k: os.path.relpath(v, out) for k, v in policies.items()},
+            "stores": [os.path.relpath(s, out) for s in aligned["stores"]],
+            "guard": [*aligned["guard"], *(ablation[0]["guard"] if ablation else [])],
+        },
     )
 
 
@@ -125,21 +136,28 @@ def _baseline(name: str, arguments: tuple[Any, ...]) -> str:
 def measure(config: Config, out: Path, command: str) -> None:
     """Open the evaluation resets, write metrics.json and the joined log."""
     arms = read_json(out / "arms" / "arms.json")
-    table = evaluate(config, arms["policies"], out / "evaluation", config["workers"])
+    table = evaluate(
+        config, {k: str(out / v) for k, v in arms["policies"].items()}, out / "evaluation", config["workers"]
+    )
     policies, tests = summary(table)
     base = read_json(out / "base" / "base.json")
-    guard = arms["aligned"]["guard"]
-    asked = sum(len(PreferenceStore(TrajectoryStore(s)).pairs()) for s in arms["aligned"]["stores"])
+    guard = [g for g in arms["guard"] if g["arm"] == "aligned"]
+    asked = sum(len(PreferenceStore(TrajectoryStore(out / s)).pairs()) for s in arms["stores"])
     metrics = {
         "task": config["task"], "seed": config["seed"], "experiment": config["experiment"], "labels_asked": asked,
         "episodes_judged": config["gate"]["episodes"] * (1 + len(guard)),
         "labeler": config["labeler_name"],
-        "policies": policies, "tests": tests, "base_level": base["level"], "base_search": base["search"],
-        "guard": [*guard, *(arms["ablation"]["guard"] if arms["ablation"] else [])],
+        "policies": policies, "tests": tests, "base_level": base["level"], "base_search": _timeless(base["search"]),
+        "guard": _timeless(arms["guard"]),
         "notes": notes(policies, tests, base["search"]), "seconds": seconds(out), "command": command,
     }  # fmt: skip
     write_log(out)
     write_json(out / "metrics.json", metrics)
+
+
+def _timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records without their seconds, which differ from run to run."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
 def notes(policies: dict[str, Any], tests: list[dict[str, Any]], search: list[dict[str, Any]]) -> list[str]:
@@ -174,7 +192,7 @@ def seconds(out: Path) -> dict[str, float]:
 
 def write_log(out: Path) -> None:
     """All logs of a run in one file, in the order of the arms."""
-    base = Path(read_json(out / "base" / "base.json")["policy"]).parent / "log.jsonl"
+    base = (out / read_json(out / "base" / "base.json")["policy"]).parent / "log.jsonl"
     parts = [base, *sorted((out / "arms").rglob("log.jsonl"))]
     with atomic_file(out / "log.jsonl") as temporary:
         temporary.write_text("".join(p.read_text(encoding="utf-8") for p in parts if p.exists()), encoding="utf-8")
@@ -186,8 +204,8 @@ def report(config: Config, out: Path) -> None:
     from robopref.stages.videos import film
 
     arms = read_json(out / "arms" / "arms.json")
-    write_json(out / "pairs.json", _asked_pairs(arms["aligned"]["stores"]))
-    film(config, {k: arms["policies"][k] for k in ("base", "aligned")}, out / "videos")
+    write_json(out / "pairs.json", _asked_pairs([str(out / s) for s in arms["stores"]]))
+    film(config, {k: str(out / arms["policies"][k]) for k in ("base", "aligned")}, out / "videos")
     _say(f"report: {write_report(out)}")
 
 
@@ -218,12 +236,25 @@ def _claim(config: Config, out: Path) -> None:
             raise InputError(
                 f"out={out}: got a folder of another run (differs in {differing}), wanted a new one or the same settings."
             )
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
         raise InputError(f"out={out}: got a folder that is not empty and holds no run, wanted a new or empty one.")
     else:
         import yaml
 
         write_text(path, yaml.safe_dump(config, sort_keys=False))
+
+
+def _needs(out: Path, wanted: list[str]) -> None:
+    """Refuse to redo a stage whose input is neither there nor made by the same call."""
+    inputs = {
+        "pretrain": ("collect", "demonstrations/done.json"), "align": ("pretrain", "base/base.json"),
+        "evaluate": ("align", "arms/arms.json"), "report": ("evaluate", "metrics.json"),
+    }  # fmt: skip
+    for stage, (before, path) in inputs.items():
+        if stage in wanted and before not in wanted and not (out / path).exists():
+            raise InputError(
+                f"stages: got {stage} without {path} in {out}, wanted {before} before it. Add it to stages=[...]."
+            )
 
 
 def _forget(out: Path, stages: list[str]) -> None:

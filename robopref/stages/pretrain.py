@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ def _try_level(config: dict[str, Any], store: str, level: float, folder: str) ->
     return unit(Path(folder), make)
 
 
+def next_levels(bracket: tuple[float, float], tried: list[float]) -> list[float]:
+    """Two untried levels that cut the bracket in three, or else the middles of the widest gaps between tried ones."""
+    thirds = [round(bracket[0] + (bracket[1] - bracket[0]) * k / 3, 4) for k in (1, 2)]
+    fresh = [level for level in thirds if level not in tried]
+    known = sorted({0.0, 1.0, *tried, *fresh})
+    gaps = sorted(pairwise(known), key=lambda gap: gap[0] - gap[1])
+    middles = [round((low + high) / 2, 4) for low, high in gaps]
+    return [*fresh, *middles][:2]
+
+
 def find_base(config: dict[str, Any], store: Path, folder: Path, workers: int) -> dict[str, Any]:
     """The rule that finds the base, the same for all tasks: bracket the share of faulty demonstrations.
 
@@ -75,10 +86,10 @@ def find_base(config: dict[str, Any], store: Path, folder: Path, workers: int) -
     closest to its middle; if none does after `rounds`, the closest one is taken and said so.
     """
     low, high = config["base"]["band"]
-    middle, bracket, tried = (low + high) / 2, (0.0, 1.0), []
+    middle, bracket = (low + high) / 2, (0.0, 1.0)
+    tried: list[dict[str, Any]] = []
     for _ in range(config["base"]["rounds"]):
-        width = bracket[1] - bracket[0]
-        levels = [round(bracket[0] + width * k / 3, 4) for k in (1, 2)]
+        levels = next_levels(bracket, [one["level"] for one in tried])
         calls = [(config, str(store), level, str(folder / f"level-{level}")) for level in levels]
         tried += spread(_try_level, calls, workers)
         if any(low <= one["success_rate"] <= high for one in tried):

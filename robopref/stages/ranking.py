@@ -29,8 +29,8 @@ def rank(
     predicted (N,): logits of the reward model; seeds (N,), rounds (N,): reset and round of each trajectory. Winners: the
     `top` share of all rounds together, so that better rounds give more. Pairs: best against worst of a reset, where the
     gap is at least one standard deviation of all predictions (two successes that differ by a little are style, not
-    preference); prob_first is what the reward model says. Whole resets are held out for the guard, so that no
-    trajectory is on both sides.
+    preference); prob_first is what the reward model says. Pairs of whole resets are held out for the guard; their winners
+    may still be among the anchors.
     """
     anchors = np.argsort(-predicted, kind="stable")[: max(1, round(top * len(predicted)))]
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)

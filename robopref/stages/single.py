@@ -94,6 +94,8 @@ def evaluate(config: Config, out: Path) -> str:
         raise InputError("evaluate: got no checkpoint, wanted checkpoint=DIR, a policy folder.")
     checkpoint, count = Path(config["checkpoint"]), config["episodes"] or config["evaluation"]["episodes"]
     load(checkpoint)
+    if (out / "metrics.json").exists() or (out / "config.yaml").exists():
+        raise InputError(f"evaluate: out={out} holds results already, wanted a new folder. Choose another out=DIR.")
     begin = config["evaluation"]["first_reset"] + 1000 * config["seed"]
     seeds = list(range(begin, begin + count))
     table: dict[str, Any] = {"seeds": seeds, "success": {}, "return": {}, "length": {}}
@@ -109,8 +111,7 @@ def evaluate(config: Config, out: Path) -> str:
         "tests": tests,
         "seconds": {},
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "outcomes.json", table)
+    write_json(out / "evaluation" / "outcomes.json", table)
     write_json(out / "metrics.json", metrics)
     one = policies["policy"]
     return f"success {one['success_rate']:.1%} [{one['ci95'][0]:.1%}, {one['ci95'][1]:.1%}], n={count}, in {out / 'metrics.json'}"

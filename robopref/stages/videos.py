@@ -24,10 +24,14 @@ def film(config: dict[str, Any], policies: dict[str, str], folder: Path) -> dict
     seeds = list(range(begin, begin + settings["videos"]))
 
     def make(partial: Path) -> dict[str, Any]:
+        shown = [
+            (n, t)
+            for n, p in policies.items()
+            for t in roll(Path(p), config["env"], seeds, config["seed"], 0, sim_state=True)
+        ]
         try:
-            for name, policy in policies.items():
-                for one in roll(Path(policy), config["env"], seeds, config["seed"], 0, sim_state=True):
-                    _write(partial / f"{name}_{one.seed}.mp4", frames(config["env"], one))
+            for name, one in shown:
+                _write(partial / f"{name}_{one.seed}.mp4", frames(config["env"], one))
         except InputError as error:  # no GL on this machine: the report is worth having without films
             return {"films": 0, "why": str(error)}
         return {"films": len(policies) * len(seeds)}
