@@ -99,14 +99,9 @@ def _sweep(verb: str, overrides: list[str]) -> None:
         _job(verb, plain, own)
 
     before = sys.argv
-    sys.argv = [
-        "robopref",
-        *overrides,
-        "--multirun",
-        "hydra.output_subdir=null",
-        "hydra.sweep.dir=.",
-        "hydra.sweep.subdir=.",
-    ]
+    parent = dict(pairs).get("out", "runs")
+    settings = ["output_subdir=null", f"sweep.dir={parent}", "sweep.subdir=."]
+    sys.argv = ["robopref", "--multirun", *overrides, *(f"hydra.{one}" for one in settings)]
     sys.argv += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
     try:
         job()
