@@ -37,8 +37,8 @@ def document(folder: Path) -> str:
     names = sorted({path.relative_to(folder).parts[0] for path in folder.glob("*/*/seed*/metrics.json")})
     parts = [_section(name, cells(folder / name)) for name in names or ["align_metaworld"]]
     return (
-        "# Results\n\nMade by `python -m robopref.benchmarks.table` from the files in `docs/results/`.\n\n"
-        + "\n".join(parts)
+        "# Results\n\nMade by `python -m robopref.benchmarks.table` from the files in `docs/results/`. "
+        "What was looked at before these numbers were fixed: [notes](results/NOTES.md).\n\n" + "\n".join(parts)
     )
 
 
@@ -78,7 +78,9 @@ def _section(experiment: str, runs: Cells) -> str:
     lines.append(f"\n{missing} of {len(tasks) * len(seeds)} cells are empty.\n" if missing else "")
     own = sorted({str(metrics["command"]) for metrics, _ in runs.values() if metrics.get("command")})
     if own:
-        lines.append("Commands as they were given:\n\n" + "\n".join(f"- `{command}`" for command in own) + "\n")
+        lines.append(
+            "Commands, with a relative result folder:\n\n" + "\n".join(f"- `{command}`" for command in own) + "\n"
+        )
     paired = [
         Run(task, seed, tuple(outcomes["seeds"]), {k: np.asarray(v, float) for k, v in outcomes["success"].items()})
         for (task, seed), (_, outcomes) in runs.items()
