@@ -132,7 +132,7 @@ def align(
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         total, logs = torch.zeros(()), {"align/scale": scale}
-        if settings.preference > 0:
+        if settings.preference + settings.proximal + settings.trust > 0:
             total, logs = _pair_term(policy, reference, table, pairs, loss, settings, scale, gen)
         if settings.anchor > 0:
             rows = _anchor_rows(table, anchors, settings.anchor_chunks, gen)

@@ -1,6 +1,7 @@
 """A held-out guard: stops and rolls back when pair accuracy rises while winners get less likely.
 
-That is how trajectory DPO dies while its loss looks wonderful: losers fall faster than winners fall.
+That is how trajectory DPO dies while its loss looks wonderful: losers fall faster than winners fall. A far deeper fall counts
+whatever the accuracy, and a training that ends on a bad check ends with the last good weights.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ class HeldOutGuard:
     seed: int = 0
     tolerance: float = 0.25
     """How far, in scales, the median winner may fall below the reference before it counts."""
+    collapse: float = 1.0
+    """How far, in scales, winners may fall at all, also when pair accuracy falls with them."""
     patience: int = 3
     """Bad checks in a row before it stops: the first steps at full learning rate shake every likelihood for a while."""
     _kept: dict[str, Tensor] = field(default_factory=dict, init=False)
     _accuracy: float = field(default=0.0, init=False)
     _bad: int = field(default=0, init=False)
+    _fell: bool = field(default=False, init=False)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -61,13 +65,25 @@ class HeldOutGuard:
         """(go on, what was measured). When it says stop, the policy has been rolled back to the last kept weights."""
         assert isinstance(self.policy, nn.Module)
         found = self.measure()
-        fell = found["guard/rho_winner"] < -self.tolerance
-        self._bad = self._bad + 1 if fell and found["guard/pair_accuracy"] >= self._accuracy else 0
+        self._fell = found["guard/rho_winner"] < -self.tolerance
+        rising = found["guard/pair_accuracy"] >= self._accuracy
+        bad = self._fell and (rising or found["guard/rho_winner"] < -self.collapse)
+        self._bad = self._bad + 1 if bad else 0
         if self._bad >= self.patience:
-            source = self._kept or self.reference.state_dict()  # type: ignore[attr-defined]
-            self.policy.load_state_dict(source)
+            self._roll_back()
             return False, found
-        if not fell:
+        if not self._fell:
             self._kept = {k: v.clone() for k, v in self.policy.state_dict().items()}
             self._accuracy = found["guard/pair_accuracy"]
         return True, found
+
+    def finish(self) -> bool:
+        """Call when training has ended: if the last check found fallen winners, roll back; returns whether it did."""
+        if self._fell:
+            self._roll_back()
+        return self._fell
+
+    def _roll_back(self) -> None:
+        source = self._kept or self.reference.state_dict()  # type: ignore[attr-defined]
+        self.policy.load_state_dict(source)  # type: ignore[attr-defined]
+        self._fell = False

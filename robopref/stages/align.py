@@ -127,8 +127,6 @@ def align_policy(
     from hydra.utils import instantiate
 
     settings = AlignSettings(**{**config["align"], "preference": preference * config["align"]["preference"]})
-    if preference == 0:
-        settings = AlignSettings(**{**config["align"], "preference": 0.0, "proximal": 0.0})
     learned, loss = load(policy), instantiate(config["loss"])
     reference = learned.reference()
     table = chunk_table(trajectories, learned.spec)
@@ -145,8 +143,10 @@ def align_policy(
             go_on, found = guard.check()
             logs.append({"stage": "align", "arm": arm, "round": number, "step": step, **found})
             if not go_on:
-                stopped = f"step {step}: held-out winners became less likely while pair accuracy rose; rolled back"
+                stopped = f"step {step}: held-out winners became less likely; rolled back to the last good weights"
                 break
+    if guard.finish():
+        stopped = "at the end held-out winners were less likely than before; rolled back to the last good weights"
     logs += thin(rows, 25, stage="align", arm=arm, round=number)
     save(
         learned,

@@ -16,7 +16,7 @@ class Ranking:
     """What ranked rollouts teach: winners to anchor on, and pairs in two disjoint parts."""
 
     anchors: torch.Tensor
-    """(W,) int64, the top share of all trajectories so far."""
+    """(W,) int64, the best trajectories so far, without those of held-out resets."""
     train: PairTable
     held_out: PairTable
 
@@ -29,14 +29,14 @@ def rank(
     predicted (N,): logits of the reward model; seeds (N,), rounds (N,): reset and round of each trajectory. Winners: the
     `top` share of all rounds together, so that better rounds give more. Pairs: best against worst of a reset, where the
     gap is at least one standard deviation of all predictions (two successes that differ by a little are style, not
-    preference); prob_first is what the reward model says. Pairs of whole resets are held out for the guard; their winners
-    may still be among the anchors.
+    preference); prob_first is what the reward model says. Some resets are held out for the guard: none of their rollouts
+    is an anchor or in a training pair.
     """
-    anchors = np.argsort(-predicted, kind="stable")[: max(1, round(top * len(predicted)))]
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, key in enumerate(zip(rounds.tolist(), seeds.tolist(), strict=True)):
         groups[key].append(index)
-    ends = [(max(g, key=lambda i: predicted[i]), min(g, key=lambda i: predicted[i])) for g in groups.values()]
+    members = list(groups.values())
+    ends = [(max(g, key=lambda i: predicted[i]), min(g, key=lambda i: predicted[i])) for g in members]
     first, second = np.array([a for a, _ in ends]), np.array([b for _, b in ends])
     gap = predicted[first] - predicted[second]
     kept = np.flatnonzero(gap >= max(float(predicted.std()), 1e-6))
@@ -44,6 +44,10 @@ def rank(
         kept = np.argsort(-gap, kind="stable")[:2]
     order = np.random.default_rng([seed, 5]).permutation(kept)
     cut = max(1, round(held_out * len(order)))
+    watched = [index for reset in order[:cut] for index in members[reset]]
+    free = np.setdiff1d(np.arange(len(predicted)), watched)
+    best = free[np.argsort(-predicted[free], kind="stable")]
+    anchors = best[: max(1, round(top * len(predicted)))]
 
     def table(rows: np.ndarray) -> PairTable:
         prob = 1 / (1 + np.exp(-gap[rows]))
