@@ -10,7 +10,7 @@ import pytest
 from episodes import episode
 
 from robopref.arrays import InputError
-from robopref.data.files import atomic_file, atomic_folder, read_json, write_json
+from robopref.data.files import atomic_file, atomic_folder, locked, read_json, write_json
 from robopref.data.store import StoreWriter
 from robopref.data.validate import validate
 
@@ -120,3 +120,18 @@ def test_a_full_disk_is_told_and_damages_nothing(tmp_path):
         run_full(disk, 0)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_folder_belongs_to_one_process_and_a_killed_one_lets_go(tmp_path):
+    hold = "import sys, time; from robopref.data.files import locked\nwith locked(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process"), locked(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    with locked(tmp_path):
+        pass

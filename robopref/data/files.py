@@ -6,6 +6,7 @@ A process that is killed, or a disk that fills, leaves what existed before as it
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -84,6 +85,28 @@ def atomic_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         _sync(path.parent)
+
+
+@contextmanager
+def locked(folder: Path | str) -> Iterator[None]:
+    """Hold a folder for this process; the kernel lets go when the process ends, however it ends.
+
+    Raises `InputError` when another process holds it.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise InputError(f"{folder}: got a file, wanted a folder. Choose another name.")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115  held open as long as the lock
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: got a folder in which another process is at work, wanted one of its own. Wait, or choose another."
+            ) from None
+        yield
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robopref.arrays import InputError
-from robopref.data.files import atomic_file, read_json, write_json, write_text
+from robopref.data.files import atomic_file, locked, read_json, write_json, write_text
 from robopref.data.preferences import PreferenceStore
 from robopref.data.store import TrajectoryStore
 from robopref.stages import baselines
@@ -29,7 +29,7 @@ FOLDERS = {
     "pretrain": ("base",),
     "align": ("rounds", "arms", "judged"),
     "evaluate": ("evaluation", "metrics.json"),
-    "report": ("videos", "report.html", "pairs.json"),
+    "report": ("videos", "strips", "report.html", "pairs.json"),
 }
 """What each stage of a run writes. `stages=[...]` removes and makes these anew."""
 PRIVATE = ("stages", "out", "workers")
@@ -43,6 +43,12 @@ def run(config: Config, out: Path, command: str) -> None:
         if name not in FOLDERS:
             raise InputError(f"stages: got {name!r}, wanted some of {', '.join(FOLDERS)}.")
     dims_of(config["env"])  # a wrong task must not claim the folder
+    with locked(out):
+        _run(config, out, command)
+
+
+def _run(config: Config, out: Path, command: str) -> None:
+    wanted = config["stages"]
     _claim(config, out)
     _needs(out, wanted)
     if len(wanted) < len(FOLDERS):
@@ -200,26 +206,31 @@ def write_log(out: Path) -> None:
 
 def report(config: Config, out: Path) -> None:
     """Videos and the self-contained page."""
+    from robopref.stages.report import CARDS
     from robopref.stages.report import report as write_report
-    from robopref.stages.videos import film
+    from robopref.stages.videos import film, strips
 
     arms = read_json(out / "arms" / "arms.json")
-    write_json(out / "pairs.json", _asked_pairs([str(out / s) for s in arms["stores"]]))
+    stores = [out / s for s in arms["stores"]]
+    pairs = _asked_pairs(stores)
+    strips(config["env"], pairs, stores, CARDS, out / "strips")
+    write_json(out / "pairs.json", pairs)
     film(config, {k: str(out / arms["policies"][k]) for k in ("base", "aligned")}, out / "videos")
     _say(f"report: {write_report(out)}")
 
 
-def _asked_pairs(stores: list[str]) -> list[dict[str, Any]]:
-    rows = []
+def _asked_pairs(stores: list[Path]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for number, root in enumerate(stores):
         store = TrajectoryStore(root)
         for pair in PreferenceStore(store).pairs():
             sides = {
-                side: {"store": Path(root).name, "episode": w.episode, "task": store.episodes[w.episode].task, "seed": store.episodes[w.episode].seed}
+                side: {"store": root.name, "episode": w.episode, "task": store.episodes[w.episode].task, "seed": store.episodes[w.episode].seed}
                 for side, w in (("first", pair.first), ("second", pair.second))
             }  # fmt: skip
             answer = None if pair.prob_first != pair.prob_first else pair.prob_first
-            rows.append({"round": number, **sides, "prob_first": answer, "strategy": pair.strategy})
+            thumbs = {f"{side}_thumb": f"strips/{len(rows)}_{side}.png" for side in sides}
+            rows.append({"round": number, **sides, "prob_first": answer, "strategy": pair.strategy, **thumbs})
     return rows
 
 

@@ -23,7 +23,7 @@ _UNKNOWN: dict[str, Any] = {
     "base_search": [], "notes": [], "seconds": {}, "command": "the command was not recorded",
 }  # fmt: skip
 """What is shown for keys that a metrics.json lacks."""
-_CARDS = 12
+CARDS = 12
 """Pairs shown with pictures; all of them are in the table below."""
 
 
@@ -54,7 +54,7 @@ def report(run: Path) -> Path:
         verdict=verdict(metrics, tests),
         asked=_asked(run, metrics),
         pairs=_pairs(run),
-        cards=_CARDS,
+        cards=CARDS,
         curves=curves,
         guard=guard,
         guard_plot=Markup(guard_plot) if guard_plot else None,

@@ -1,4 +1,4 @@
-"""Short films of policies on the first evaluation resets, re-rendered from the simulator's states."""
+"""What a report shows of episodes: short films of policies on the first evaluation resets, and strips of the compared pairs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from robopref.arrays import InputError, Trajectory
+from robopref.data.store import TrajectoryStore
 from robopref.data.video import VideoWriter
 from robopref.stages.environments import roll
 from robopref.stages.units import unit
@@ -15,6 +16,8 @@ from robopref.stages.units import unit
 EVERY = 3
 """Every third simulator step is shown."""
 FPS = 25
+STRIP = (0.05, 0.5, 1.0)
+"""Moments of an episode that its strip shows, as shares of its length."""
 
 
 def film(config: dict[str, Any], policies: dict[str, str], folder: Path) -> dict[str, Any]:
@@ -55,6 +58,43 @@ def frames(config: dict[str, Any], trajectory: Trajectory) -> np.ndarray:
         return np.stack(pictures)
     finally:
         env.close()
+
+
+def strips(config: dict[str, Any], pairs: list[dict[str, Any]], stores: list[Path], count: int, folder: Path) -> None:
+    """`INDEX_SIDE.png` for the first `count` pairs: three moments of each side, replayed from its reset and its actions.
+
+    pairs: rows with `round` and, for each side, `episode`; stores: one per round. Without a way to render, makes none.
+    """
+    from hydra.utils import instantiate
+    from matplotlib.image import imsave
+
+    def make(partial: Path) -> dict[str, Any]:
+        env = instantiate(config)
+        opened = [TrajectoryStore(root) for root in stores]
+        try:
+            for index, pair in enumerate(pairs[:count]):
+                for side in ("first", "second"):
+                    one = opened[pair["round"]].read(pair[side]["episode"], sim_state=False)
+                    imsave(partial / f"{index}_{side}.png", _strip(env, one))
+        except InputError as error:  # no GL on this machine
+            return {"strips": 0, "why": str(error)}
+        finally:
+            env.close()
+        return {"strips": 2 * min(count, len(pairs))}
+
+    unit(folder, make)
+
+
+def _strip(env: Any, trajectory: Trajectory) -> np.ndarray:
+    """Pictures (height / 2, 3 width / 2, 3) uint8 of an episode, side by side."""
+    moments = {max(1, round(share * len(trajectory))) for share in STRIP}
+    env.reset(seed=trajectory.seed)
+    pictures = []
+    for step, action in enumerate(trajectory.action, start=1):
+        env.step(action)
+        if step in moments:
+            pictures.append(env.render()[::2, ::2])
+    return np.concatenate(pictures, axis=1)
 
 
 def _write(path: Path, pictures: np.ndarray) -> None:
