@@ -166,3 +166,28 @@ def test_rollouts_that_are_all_alike_still_give_something_to_learn_and_to_watch(
     ranking = rank(np.zeros(8), np.repeat([1, 2, 3, 4], 2), np.zeros(8, int), top=0.3, held_out=0.15, seed=0)
     assert len(ranking.train) == 1 and len(ranking.held_out) == 1
     assert ranking.train.prob_first.tolist() == [0.5]
+
+
+def test_a_training_that_ends_on_a_bad_check_ends_with_the_last_good_weights(setting):
+    policy, table, pairs = setting
+    reference = policy.reference()
+    guard = HeldOutGuard(
+        policy, reference, table, pairs, calibrate(reference, table, settings(), generator()), settings()
+    )
+    assert guard.check()[0] and not guard.finish()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(3.0)
+    assert guard.check()[0], "one bad check does not stop it"
+    assert guard.finish(), "but the training must not end there"
+    for mine, kept in zip(policy.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(mine, kept)
+
+
+def test_a_one_sided_loss_never_pulls_a_beaten_loser_back_up():
+    rho = torch.tensor([4.0, -4.0], requires_grad=True)
+    for loss, pulls in ((sigmoid, False), (ipo, True)):
+        (grad,) = torch.autograd.grad(loss(rho[:1], rho[1:], torch.ones(1)).sum(), rho)
+        assert bool(grad[1] < 0) is pulls, (
+            f"{loss.__name__}: descent raises the loser's score where the gradient is negative"
+        )

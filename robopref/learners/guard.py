@@ -79,9 +79,10 @@ class HeldOutGuard:
 
     def finish(self) -> bool:
         """Call when training has ended: if the last check found fallen winners, roll back; returns whether it did."""
-        if self._fell:
+        fell = self._fell
+        if fell:
             self._roll_back()
-        return self._fell
+        return fell
 
     def _roll_back(self) -> None:
         source = self._kept or self.reference.state_dict()  # type: ignore[attr-defined]
