@@ -24,6 +24,12 @@ def test_a_run_fills_its_cell_and_gives_its_command(tmp_path):
     assert "seed 7" in text and "### Differences in points" in text
 
 
+def test_the_quickstart_has_its_own_plan_of_five_seeds(tmp_path):
+    make_run(tmp_path / "quickstart" / "drawer-open" / "seed4", task="drawer-open", seed=4)
+    text = document(tmp_path)
+    assert "| task | seed 0 | seed 1 | seed 2 | seed 3 | seed 4 |" in text and "4 of 5 cells are empty." in text
+
+
 def test_a_run_in_the_wrong_folder_is_refused(tmp_path):
     make_run(tmp_path / "align_metaworld" / "drawer-open" / "seed2", task="door-open", seed=2)
     with pytest.raises(InputError, match="wanted those of its folder"):
