@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import platform
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ def backend() -> str:
 def open_context(width: int, height: int) -> Any:
     """A current GL context of that size. Raises `InputError` where no GL library can give one."""
     name = backend()
+    _load_triton_first()
     try:
         module = importlib.import_module(f"mujoco.{name}")
         context = module.GLContext(width, height)
@@ -73,6 +75,16 @@ def open_context(width: int, height: int) -> Any:
             "Work on states needs neither: leave `cameras` empty and do not call render."
         ) from fault
     return context
+
+
+def _load_triton_first() -> None:
+    """Mesa's software renderer and triton (a part of PyTorch's CUDA wheels) both carry LLVM.
+
+    Where Mesa's is loaded first, a later import of triton, which diffusers makes, ends the process with a segmentation fault.
+    """
+    if importlib.util.find_spec("triton") is not None:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("triton")
 
 
 def _library_faults() -> tuple[type[Exception], ...]:

@@ -1,5 +1,7 @@
 """Meta-World's pictures: upright, repeatable, without shadows. Goldens are 32 x 32 means; drivers differ a little."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +106,16 @@ def test_render_settings_name_what_decides_the_pixels_and_close_can_be_repeated(
 
 if __name__ == "__main__":
     write_goldens()
+
+
+@pytest.mark.slow
+def test_what_is_imported_after_a_picture_does_not_end_the_process():
+    """Mesa's LLVM before triton's was a segmentation fault: a report filmed in a process that had drawn strips died."""
+    program = (
+        "from robopref.envs.metaworld import MetaWorld\n"
+        "env = MetaWorld('drawer-open'); env.reset(seed=0); env.render(); env.close()\n"
+        "from robopref.policies.diffusion import Diffusion; from robopref.types import Dims\n"
+        "Diffusion(Dims(39, 4)); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0 and done.stdout.strip() == "alive", done.stderr[-800:]
