@@ -104,10 +104,6 @@ def test_render_settings_name_what_decides_the_pixels_and_close_can_be_repeated(
     env.close()
 
 
-if __name__ == "__main__":
-    write_goldens()
-
-
 @pytest.mark.slow
 def test_what_is_imported_after_a_picture_does_not_end_the_process():
     """Mesa's LLVM before triton's was a segmentation fault: a report filmed in a process that had drawn strips died."""
@@ -119,3 +115,7 @@ def test_what_is_imported_after_a_picture_does_not_end_the_process():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0 and done.stdout.strip() == "alive", done.stderr[-800:]
+
+
+if __name__ == "__main__":
+    write_goldens()
