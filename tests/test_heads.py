@@ -17,7 +17,7 @@ from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import chunk_table
 from robopref.learners.align import AlignSettings, PairTable, align
 from robopref.learners.clone import clone, fit_normalizer
-from robopref.losses.pairwise import ipo
+from robopref.losses.pairwise import sigmoid
 from robopref.policies.diffusion import Diffusion
 from robopref.policies.flow import Flow
 from robopref.policies.gaussian import Gaussian
@@ -235,8 +235,8 @@ def test_the_same_alignment_starts_at_its_zero_point_and_works_for_every_head(he
     pairs = PairTable(first, second, torch.ones(10), torch.ones(10))
     settings = AlignSettings(steps=80, lr=1e-3, pairs_per_step=6, chunks_per_trajectory=4, anchor_chunks=16)
     reference = policy.reference()
-    logs = list(align(policy, reference, table, pairs, first, ipo, settings, generator))
-    assert logs[0]["align/preference"] == pytest.approx(0.25, abs=1e-6)
+    logs = list(align(policy, reference, table, pairs, first, sigmoid, settings, generator))
+    assert logs[0]["align/preference"] == pytest.approx(math.log(2), abs=1e-6)
     assert logs[0]["align/rho_winner"] == logs[0]["align/rho_loser"] == 0.0
     assert logs[-1]["align/rho_winner"] > 0 > logs[-1]["align/rho_loser"]
     seen = Observation(torch.randn(400, 1, 3))
