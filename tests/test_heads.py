@@ -201,7 +201,9 @@ def test_a_rollout_does_not_depend_on_how_many_run_side_by_side(head):
     torch.manual_seed(0)
     env = PointMass(horizon=16)
     dims = Dims(env.observation_space.shape[0], env.action_space.shape[0])
-    policy = instantiate({**compose([f"policy={head}"])["policy"], "width": 32}, _partial_=True)(dims=dims).eval()
+    preset = compose([f"policy={head}"])["policy"]
+    preset.get("arguments", preset)["width"] = 32
+    policy = instantiate(preset, _partial_=True)(dims=dims).eval()
     alone, together = (
         list(rollout(policy, [PointMass(horizon=16) for _ in range(count)], range(4), batch_size=8)) for count in (1, 4)
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,11 +31,12 @@ def modpo(
 
 
 def weighed(scores: Tensor, weights: Sequence[float]) -> Tensor:
-    """One score from several objectives, (J, B) -> (B,): each is scaled to unit deviation over B first, so that weights compare."""
+    """One score from several objectives, (J, ..., N) -> (..., N): each is scaled to unit deviation over N first, so that weights compare."""
     checked = _checked(weights)
-    check_shape("weighed", "scores", tuple(scores.shape), (len(checked), None), "One row of scores per weight.")
-    scale = scores.std(dim=1, correction=0, keepdim=True).clamp(min=1e-8)
-    return scores.new_tensor(checked) @ (scores / scale)
+    if len(checked) != len(scores):
+        raise InputError(f"weights: got {len(checked)} for {len(scores)} objectives, wanted one each.")
+    scale = scores.std(dim=-1, correction=0, keepdim=True).clamp(min=1e-8)
+    return torch.einsum("j,j...->...", scores.new_tensor(checked), scores / scale)
 
 
 def _checked(weights: Sequence[float]) -> list[float]:

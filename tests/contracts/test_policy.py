@@ -111,11 +111,13 @@ def test_the_first_row_of_a_mask_counts_its_executed_half_only(preset):
 
 
 def test_times_are_stratified_where_the_score_is_a_surrogate(preset):
-    policy = build(preset, **({"probes": 5} if "probes" in preset else {}))
+    knobs = preset.get("arguments", preset)  # a wrapper keeps its head's
+    knobs |= {"probes": 5} if "probes" in knobs else {}
+    policy = build(preset)
     draws = draws_for(policy, chunks_for(policy, batch=40))
-    if "diffusion_steps" in preset:
+    if "diffusion_steps" in knobs:
         assert (draws.time // 10 == torch.arange(5)).all()
-    elif "probes" in preset:  # times rise with the probe, and no two rows of a column leave their stratum
+    elif "probes" in knobs:  # times rise with the probe, and no two rows of a column leave their stratum
         assert (draws.time[:, 1:].amin(dim=0) >= draws.time[:, :-1].amax(dim=0)).all()
     else:
         assert draws.time.shape == (40, 1) and not draws.noise.any()
