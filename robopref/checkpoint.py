@@ -25,7 +25,8 @@ def save(model: nn.Module, folder: Path, provenance: dict[str, Any] | None = Non
     """Write a model folder; it appears under its name only when complete. `model.config` holds its constructor arguments."""
     from safetensors.torch import save_file
 
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    # Cloned, because a wrapper may hold one policy twice and safetensors refuses shared memory.
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     with atomic_folder(folder) as partial:
         save_file({k: v for k, v in state.items() if not k.startswith(NORMALIZER)}, partial / "model.safetensors")
         frozen = {k.removeprefix(NORMALIZER): v for k, v in state.items() if k.startswith(NORMALIZER)}
@@ -43,10 +44,7 @@ def load(folder: Path | str) -> Any:
 
     folder = Path(folder)
     config = _read_config(folder)
-    arguments = dict(config["arguments"])
-    if "dims" in arguments:
-        arguments["dims"] = Dims(**arguments["dims"])
-    model = _class(folder, config["class"])(**arguments)
+    model = _build(folder, config)
     try:
         state = load_file(folder / "model.safetensors")
         frozen = load_file(folder / "normalizer.safetensors")
@@ -85,6 +83,21 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if config["format"] != FORMAT:
         raise InputError(f"{folder}: got model format {config['format']}, wanted {FORMAT}. Use the matching robopref.")
     return config
+
+
+def _build(folder: Path, config: dict[str, Any]) -> nn.Module:
+    """The model of {"class": path, "arguments": {...}}; arguments of the same form are models that it wraps."""
+    arguments = {name: _argument(folder, value) for name, value in config["arguments"].items()}
+    if "dims" in arguments:
+        arguments["dims"] = Dims(**arguments["dims"])
+    return _class(folder, config["class"])(**arguments)
+
+
+def _argument(folder: Path, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_argument(folder, one) for one in value]
+    wrapped = isinstance(value, dict) and value.keys() == {"class", "arguments"}
+    return _build(folder, value) if wrapped else value
 
 
 def _class(folder: Path, path: str) -> type[nn.Module]:

@@ -63,6 +63,27 @@ class PairLoss(Protocol):
         """Loss per pair (B,)."""
 
 
+class ListLoss(Protocol):
+    """A preference loss on lists of rollouts of one reset."""
+
+    def __call__(self, rho: Tensor, grade: Tensor, mask: Tensor) -> Tensor:
+        """Loss per list (B,) from (B, G) each; a higher grade is better, mask 0 is padding."""
+
+
+class UnpairedLoss(Protocol):
+    """A preference loss on single trajectories called good (1) or bad (0)."""
+
+    def __call__(self, rho: Tensor, good: Tensor) -> Tensor:
+        """Loss per trajectory (B,)."""
+
+
+class ReferenceFreeLoss(Protocol):
+    """A pair loss on scores or errors of one policy, without a reference."""
+
+    def __call__(self, score_first: Tensor, score_second: Tensor, prob_first: Tensor) -> Tensor:
+        """Loss per pair (B,)."""
+
+
 class Environment(Protocol):
     """A gymnasium environment that obeys its seed, restores its full state, and reports `info["success"]`."""
 

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,20 @@ def find_python312():
     return pytest.skip("this machine has no Python 3.12")
 
 
-def environment(cache, python, name, constraints, packages):
-    """The interpreter of a venv with `packages`, built once for each content of the constraints file."""
-    told = "\n".join([(TOP / constraints).read_text(), *packages])
+def environment(cache, python, name, constraints, packages, beside=False):
+    """The interpreter of a venv with `packages`, built once for each content of the constraints file.
+
+    beside: it also finds what is installed where this test runs (the same Python then), so that only what is missing is added.
+    """
+    shared = [path for path in sys.path if Path(path).name == "site-packages"] if beside else []
+    told = "\n".join([(TOP / constraints).read_text(), *packages, *shared])
     folder = Path(cache.mkdir(f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"))
     inside, ready = folder / "bin/python", folder / "ready"
     if not ready.exists():
         run([python, "-m", "venv", "--clear", str(folder)])
+        if beside:
+            (own,) = folder.glob("lib/python*/site-packages")
+            (own / "beside.pth").write_text("\n".join(shared))
         run([str(inside), "-m", "pip", "install", "--quiet", "-c", str(TOP / constraints), *packages])
         ready.touch()
     return str(inside)

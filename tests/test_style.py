@@ -78,6 +78,7 @@ def test_installation_files_name_no_address():
         ".ci/run",
         "constraints.txt",
         "constraints-lerobot.txt",
+        "constraints-trl.txt",
         "pyproject.toml",
         ".pre-commit-config.yaml",
     ):

@@ -1,13 +1,16 @@
-"""Preference losses on pairs. Each takes two relative scores and P(first preferred), and gives one number per pair.
+"""Preference losses that see only the difference of two relative scores, and P(first preferred); one number per pair.
 
 rho = summed score of the policy minus that of the reference, per segment (DESIGN, section 3); beta scales it. A soft label
-mixes the two directions: loss(p) = p loss(1) + (1 - p) loss(0). All are finite at large margins.
+mixes the two directions: loss(p) = p loss(1) + (1 - p) loss(0), except in `irepo`. All are finite at large margins.
+Winner and loser may fall together at no cost here: keep an anchor on winners beside them, or take a loss of `absolute`.
 """
 
 import math
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from robopref.losses.facts import Facts, mixed
 
 
 def sigmoid(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0) -> Tensor:
@@ -44,5 +47,71 @@ def conservative(
     return sigmoid(rho_first, rho_second, prob_first * (1 - flip) + (1 - prob_first) * flip, beta=beta)
 
 
-ZERO_POINT = {"sigmoid": math.log(2), "ipo": 0.25, "hinge": 1.0, "robust": math.log(2), "conservative": math.log(2)}
-"""Value of each loss at rho_first = rho_second = 0, whatever the label and beta."""
+def margin(
+    rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0, target: float = 0.5
+) -> Tensor:
+    """-log sigmoid(beta (rho_w - rho_l) - target), (B,): winners must lead by a margin. Meng et al. 2024 (SimPO), eq. 6, on
+    relative scores; SimPO's own form without a reference is `reference_free.simpo`."""
+    x = beta * (rho_first - rho_second)
+    return mixed(F.softplus(target - x), F.softplus(target + x), prob_first)
+
+
+def exo(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0, flip: float = 1e-3) -> Tensor:
+    """EXO: KL(policy's pair distribution || labels smoothed by `flip`), (B,): the reverse of DPO's direction, so it seeks one mode.
+    Ji et al. 2024, eq. 16. flip must lie in (0, 0.5)."""
+    x = beta * (rho_first - rho_second)
+    first, second = F.logsigmoid(x), F.logsigmoid(-x)
+    keep, swap = math.log1p(-flip), math.log(flip)
+
+    def towards(win: float, lose: float) -> Tensor:
+        return first.exp() * (first - win) + second.exp() * (second - lose)
+
+    return mixed(towards(keep, swap), towards(swap, keep), prob_first)
+
+
+def discopop(
+    rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0, tau: float = 0.05
+) -> Tensor:
+    """DiscoPOP: logistic and exponential loss blended by m = sigmoid(x / tau), (B,). Lu et al. 2024, eq. 5.
+
+    Near x = 0 it slopes the wrong way: from policy = reference it first lowers the winner. Here for comparison.
+    """
+
+    def forth(x: Tensor) -> Tensor:  # exp(-x) m as one exponential, which cannot overflow for tau < 1
+        blend = F.logsigmoid(x / tau)
+        return (blend - x).exp() + F.softplus(-x) * F.logsigmoid(-x / tau).exp()
+
+    x = beta * (rho_first - rho_second)
+    return mixed(forth(x), forth(-x), prob_first)
+
+
+def negative_sigmoid(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0) -> Tensor:
+    """-sigmoid(beta (rho_w - rho_l)), (B,): a pair that is far wrong stops pulling (outliers). Chen et al. 2024 (DeformPAM's code)."""
+    x = beta * (rho_first - rho_second)
+    return -mixed(x.sigmoid(), (-x).sigmoid(), prob_first)
+
+
+def irepo(
+    rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0, clip: float = 0.05
+) -> Tensor:
+    """(beta (rho_first - rho_second) - logit(p))^2 with p held in [clip, 1 - clip], (B,): regression on the share of raters who
+    prefer the first, so it stops at their log-odds. Le et al. 2024 (iREPO), eq. 9. Soft labels do not mix."""
+    odds = prob_first.clamp(clip, 1 - clip).logit()
+    return (beta * (rho_first - rho_second) - odds).square()
+
+
+FACTS = {
+    "sigmoid": Facts(math.log(2), "both", "free", "equal"),
+    "ipo": Facts(0.25, "both", "free", "equal"),
+    "hinge": Facts(1.0, "both", "free", "silent"),
+    "robust": Facts(math.log(2), "both", "free", "equal"),
+    "conservative": Facts(math.log(2), "both", "free", "equal"),
+    "margin": Facts(math.log1p(math.exp(0.5)), "both", "free", "equal"),
+    "exo": Facts(-math.log(2) - 0.5 * math.log(1e-3 * (1 - 1e-3)), "both", "free", "equal"),
+    "discopop": Facts(0.5 + 0.5 * math.log(2), "reversed", "free", "apart"),
+    "negative_sigmoid": Facts(-0.5, "both", "free", "silent"),
+    "irepo": Facts(None, "both", "free", "equal"),
+}
+
+ZERO_POINT = {name: facts.zero for name, facts in FACTS.items()}
+"""Value of each loss at rho_first = rho_second = 0, whatever the label and beta (None: it depends on the label)."""

@@ -35,3 +35,21 @@ class MLPDenoiser(nn.Module):
         for norm, block in zip(self.norms, self.blocks, strict=True):
             hidden = hidden + block(norm(hidden))
         return self.leave(hidden).unflatten(-1, (self.horizon, self.action))
+
+
+class ResidualMLP(nn.Module):
+    """Condition (B, C) -> (B, outputs) through residual blocks; with depth 0 it is one linear map of the condition."""
+
+    def __init__(self, inputs: int, outputs: int, width: int = 256, depth: int = 3) -> None:
+        super().__init__()
+        self.enter = nn.Linear(inputs, width)
+        self.blocks = nn.ModuleList(mlp((width, width, width)) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
+        self.leave = nn.Linear(width, outputs)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """(B, C) -> (B, outputs)."""
+        hidden = self.enter(condition)
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            hidden = hidden + block(norm(hidden))
+        return self.leave(hidden)

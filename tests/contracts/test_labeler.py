@@ -17,7 +17,7 @@ def trajectory(number, steps=15):
     rng = np.random.default_rng(number)
     draw = lambda *shape: rng.uniform(-1, 1, shape).astype(np.float32)  # noqa: E731
     reward, success, extra = draw(steps) + 1, rng.random(steps) > 0.9, {"expert_action": draw(steps, 3)}
-    return Trajectory(draw(steps, 4), draw(steps, 3), reward, success, "made-up", number, extra=extra)
+    return Trajectory(draw(steps, 39), draw(steps, 3), reward, success, "drawer-open-v3", number, extra=extra)
 
 
 @pytest.fixture(params=PRESETS, ids=lambda path: path.stem)

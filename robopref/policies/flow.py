@@ -1,0 +1,114 @@
+"""Flow matching policy over action chunks (Lipman et al. 2023; time and its density as in pi0, Black et al. 2024).
+
+**t = 1 is noise, t = 0 is the action**: x_t = t noise + (1 - t) action, velocity u = dx/dt = noise - action; sampling goes from 1 to 0.
+Score: s = -1/2 sum over executed elements of (u - v(x_t, t))^2, averaged over the probes of the draws: a surrogate log-likelihood with
+a constant weight over time, which aligns better than the weight of theory (Liu et al. 2025, VideoAlign, section 3.4).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from robopref.arrays import InputError
+from robopref.networks.history import build_denoiser, flat_history
+from robopref.networks.normalizer import Normalizer
+from robopref.protocols import Generators
+from robopref.types import Chunks, Dims, Draws, Observation, PolicySpec
+
+_TIME_SCALE = 50.0  # the time embedding's fastest wave then turns 8 times between action and noise
+_LEAST_TIME = 1e-3
+
+
+class Flow(nn.Module):
+    """Carries noise to a chunk of H actions along a learned velocity; E of them run before the next chunk."""
+
+    def __init__(
+        self,
+        dims: Dims,
+        horizon: int = 8,
+        execute: int = 8,
+        history: int = 1,
+        backbone: Literal["mlp", "unet"] = "mlp",
+        width: int = 256,
+        depth: int = 3,
+        sample_steps: int = 8,
+        probes: int = 4,
+        time_power: float = 1.5,
+    ) -> None:
+        super().__init__()
+        if sample_steps < 1 or probes < 1 or time_power <= 0:
+            raise InputError(
+                f"Flow: got sample_steps={sample_steps}, probes={probes}, time_power={time_power}, "
+                "wanted sample_steps and probes >= 1, time_power > 0."
+            )
+        self._spec = PolicySpec(dims, horizon, execute, history)
+        self.config: dict[str, Any] = {
+            "dims": asdict(dims), "horizon": horizon, "execute": execute, "history": history, "backbone": backbone,
+            "width": width, "depth": depth, "sample_steps": sample_steps, "probes": probes, "time_power": time_power,
+        }  # fmt: skip
+        self.probes, self.sample_steps, self.time_power = probes, sample_steps, time_power
+        self.normalizer = Normalizer(dims.observation, dims.action)
+        self.denoiser = build_denoiser("Flow", backbone, self._spec, width, depth)
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes and execution of the policy."""
+        return self._spec
+
+    @torch.no_grad()
+    def act(self, observation: Observation, generator: Generators) -> Tensor:
+        """Sampled chunks (B, H, A) in environment units: Euler steps from t = 1 to 0; the start noise decides all."""
+        from diffusers.utils.torch_utils import randn_tensor
+
+        condition = self.encode(observation)
+        shape = (len(observation), self._spec.horizon, self._spec.dims.action)
+        given = generator if isinstance(generator, torch.Generator) else list(generator)
+        chunk = randn_tensor(shape, generator=given, device=condition.device, dtype=condition.dtype)
+        for step in range(self.sample_steps):
+            time = chunk.new_full((len(chunk),), 1 - step / self.sample_steps)
+            chunk = chunk - self.velocity(chunk, time, condition) / self.sample_steps
+        return self.normalizer.unaction(chunk.clamp(-1, 1))
+
+    def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:
+        """M probes per chunk; times ~ 0.001 + 0.999 Beta(time_power, 1), stratified: probe m falls into the m-th of M quantiles."""
+        batch, device = len(chunks), chunks.action.device
+        uniform = torch.rand(batch, self.probes, generator=generator)
+        quantile = (torch.arange(self.probes) + uniform) / self.probes  # (B, M) in [0, 1)
+        time = _LEAST_TIME + (1 - _LEAST_TIME) * quantile ** (1 / self.time_power)
+        noise = torch.randn(batch, self.probes, *chunks.action.shape[1:], generator=generator)
+        return Draws(time.to(device), noise.to(device))
+
+    def score(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """Surrogate log-likelihood (B,): minus half the squared error, executed elements summed, probes averaged."""
+        return -0.5 * self._errors(chunks, draws).sum(dim=(1, 2))
+
+    def loss(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """Squared velocity error per executed element, (B,)."""
+        return self._errors(chunks, draws).sum(dim=(1, 2)) / chunks.mask.sum(dim=(1, 2)).clamp(min=1)
+
+    def reference(self) -> Flow:
+        """A frozen copy of this policy as it is now."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
+    def encode(self, observation: Observation) -> Tensor:
+        """History (B, K, D) -> condition (B, K D)."""
+        return flat_history("Flow", self._spec, self.normalizer, observation)
+
+    def velocity(self, noisy: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        """dx/dt (B, H, A) at x_t (B, H, A), t (B,) in [0, 1] and condition (B, K D)."""
+        return self.denoiser(noisy, time * _TIME_SCALE, condition)
+
+    def _errors(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """Squared errors of executed elements, averaged over probes: (B, H, A)."""
+        batch, probes = draws.time.shape
+        clean = self.normalizer.action(chunks.action)[:, None].expand_as(draws.noise)  # (B, M, H, A)
+        time = draws.time[..., None, None]
+        noisy = (time * draws.noise + (1 - time) * clean).flatten(0, 1)
+        condition = self.encode(chunks.observation).repeat_interleave(probes, dim=0)  # (B M, K D)
+        predicted = self.velocity(noisy, draws.time.flatten(), condition).unflatten(0, (batch, probes))
+        return (draws.noise - clean - predicted).square().mean(dim=1) * chunks.mask
