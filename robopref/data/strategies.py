@@ -54,7 +54,8 @@ def rejection_sample(reward: np.ndarray, count: int, beta: float, rng: np.random
         raise InputError(
             f"rejection_sample: got count={count} of {len(reward)} candidates, beta={beta}, wanted at most all, beta > 0."
         )
-    left, taken = list(range(len(reward))), []
+    left = list(range(len(reward)))
+    taken: list[int] = []
     while len(taken) < count:
         highest = max(reward[i] for i in left)
         for i in [left[k] for k in rng.permutation(len(left))]:
