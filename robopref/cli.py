@@ -112,6 +112,11 @@ def _validate(words: list[str]) -> int:
         raise InputError(f"validate: got {len(paths)} folders, wanted one.\nsee `robopref validate --help`")
     if not Path(paths[0]).exists():
         raise InputError(f"validate: {paths[0]} does not exist.")
+    if paths[0].endswith((".yaml", ".yml", ".json")):
+        from robopref.data.stage_spec import read
+
+        print(f"{paths[0]}: a valid specification of {len(read(paths[0]).stages)} stages")
+        return 0
     from robopref.data.validate import validate
 
     problems = validate(Path(paths[0]))

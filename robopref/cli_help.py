@@ -73,8 +73,8 @@ VERBS: dict[str, Verb] = {
         hydra=False,
     ),
     "validate": Verb(
-        "what is wrong with a dataset, where, and how to mend it",
-        "DIR",
+        "what is wrong with a dataset or a stage specification, where, and how to mend it",
+        "DIR | FILE.yaml",
         "Exit code 0 when nothing is wrong, 2 when something is.",
         hydra=False,
     ),

@@ -116,7 +116,7 @@ class LinearGaussianBins(nn.Module):
 
     def __init__(self, bins, tokens):
         super().__init__()
-        self.start, self.edges, self.tokens = bins, torch.linspace(-1, 1, bins + 1, dtype=torch.float64), tokens
+        self.edges, self.tokens = torch.linspace(-1, 1, bins + 1, dtype=torch.float64), tokens
 
     def forward(self, before, cache, condition):
         mean = 0.1 * condition.double().sum(dim=1)[:, None, None]

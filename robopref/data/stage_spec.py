@@ -1,7 +1,7 @@
 """Stage specifications: YAML (or JSON) that says into which stages a task falls and what costs what, checked to the line.
 
 The format is `stage_spec.schema.json`, which can be handed to a vision-language model; beyond it, every name must be one that the file
-itself gives. GRAPE (Zhang et al. 2024, section 3.2) has such stages and costs written by a language model.
+itself gives. GRAPE (Zhang et al. 2024) has such stages and costs written by a language model.
 """
 
 from __future__ import annotations

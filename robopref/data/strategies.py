@@ -30,7 +30,7 @@ class SampledPairs:
 
 
 def curriculum(gap: np.ndarray, progress: float, start: float = 0.3) -> np.ndarray:
-    """Which pairs are open at a point of training, (P,) bool: clear ones first (Curry-DPO, Pattnaik et al. 2024, section 3).
+    """Which pairs are open at a point of training, (P,) bool: clear ones first (Curry-DPO, Pattnaik et al. 2024).
 
     gap (P,): how far winner and loser lie apart. progress: 0 to 1. The share of pairs that is open grows from `start` to all, linearly.
     """
@@ -54,7 +54,8 @@ def rejection_sample(reward: np.ndarray, count: int, beta: float, rng: np.random
         raise InputError(
             f"rejection_sample: got count={count} of {len(reward)} candidates, beta={beta}, wanted at most all, beta > 0."
         )
-    left, taken = list(range(len(reward))), []
+    left = list(range(len(reward)))
+    taken: list[int] = []
     while len(taken) < count:
         highest = max(reward[i] for i in left)
         for i in [left[k] for k in rng.permutation(len(left))]:
@@ -95,7 +96,7 @@ def relabelled(first: np.ndarray, second: np.ndarray, reward: np.ndarray) -> tup
     """Each pair twice, under the goal of either side's reward; returns the pairs and the goal to condition on, (2 P,).
 
     Under the goal g a trajectory is worth -(r - g)^2, so the side whose reward *is* the goal wins: the loser teaches what its own reward
-    looks like instead of only what to avoid (reward-augmented data, Zhang et al. 2024, section 3).
+    looks like instead of only what to avoid (reward-augmented data, Zhang et al. 2024).
     """
     goal = np.concatenate([reward[first], reward[second]])
     a, b = np.concatenate([first, first]), np.concatenate([second, second])
@@ -109,7 +110,7 @@ def semi_policy_pairs(
     rng: np.random.Generator,
 ) -> SampledPairs:  # fmt: skip
     """SePPO's pairs: each winner against the policy's own rollout of the same group, by a checkpoint drawn at random from all earlier ones
-    (Zhang et al. 2024, section 3.2); with `losses.triple.seppo` the loser turns into a teacher where it is the better one.
+    (Zhang et al. 2024); with `losses.triple.seppo` the loser turns into a teacher where it is the better one.
 
     winners, own: trajectory indices; a winner whose group has no own rollout gives no pair. Raises `InputError` if none is left.
     """

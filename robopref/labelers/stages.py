@@ -1,10 +1,10 @@
-"""A rater by stages and costs (GRAPE, Zhang et al. 2024, section 3.2): R = w_self R_self + w_external R_ext + w_success I_success.
+"""A rater by stages and costs (GRAPE, Zhang et al. 2024): R = w_self R_self + w_external R_ext + w_success I_success.
 
 R_ext = prod over stages exp(-rate sum_c max(0, C_c - tolerance_c)), C_c summed over the stage's steps. R_self is the acting policy's
 log-likelihood of the episode where it was recorded. I is the episode's success. The stages come from a specification (`data.stage_spec`).
 
-Differences from the published code: a stage that was never reached counts exp(-unreached) instead of nothing, so that an episode that
-stops early does not look cheap; its remaining conditions are not guessed.
+Difference from the published code: every stage that did not end, begun or not, counts exp(-unfinished) more, so that an episode that
+stops early or hovers close by does not look cheap.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Stages:
     objective: str = "completion"
     weights: Mapping[str, float] | None = None
     rate: float = 0.01
-    unreached: float = 1.0
+    unfinished: float = 1.0
     success: Literal["flag", "stages"] = "flag"
     tie: float = 0.0
 
@@ -85,9 +85,9 @@ class Stages:
             raise InputError(
                 f"Stages.weights: got {dict(self.weights or {})}, wanted numbers >= 0 for {', '.join(PUBLISHED)}."
             )
-        if min(self.rate, self.unreached, self.tie) < 0:
+        if min(self.rate, self.unfinished, self.tie) < 0:
             raise InputError(
-                f"Stages: got rate={self.rate}, unreached={self.unreached}, tie={self.tie}, wanted all >= 0."
+                f"Stages: got rate={self.rate}, unfinished={self.unfinished}, tie={self.tie}, wanted all >= 0."
             )
         if self.spec is not None:
             read(self.spec)  # a broken file is said now, not after the rollouts
@@ -127,7 +127,7 @@ class Stages:
 
     def external(self, trajectory: Trajectory) -> float:
         """R_ext in (0, 1]."""
-        each = [sum(s.cost.values()) if s.reached else self.unreached for s in self.costs(trajectory)]
+        each = [sum(s.cost.values()) + (0.0 if s.done else self.unfinished) for s in self.costs(trajectory)]
         return math.exp(-sum(each))
 
     def _score(self, trajectory: Trajectory, weights: Mapping[str, float]) -> float:

@@ -12,14 +12,14 @@ from robopref.losses.facts import Facts, mixed
 
 
 def nca(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0) -> Tensor:
-    """NCA: -log sg(r_w) - 1/2 log sg(-r_w) - 1/2 log sg(-r_l), (B,): holds the winner at r_w = log 2. Chen et al. 2024, eq. 11."""
+    """NCA: -log sg(r_w) - 1/2 log sg(-r_w) - 1/2 log sg(-r_l), (B,): holds the winner at r_w = log 2. Chen et al. 2024 (NCA)."""
     first, second = beta * rho_first, beta * rho_second
     both = 0.5 * (F.softplus(first) + F.softplus(second))
     return mixed(F.softplus(-first) + both, F.softplus(-second) + both, prob_first)
 
 
 def bco(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0) -> Tensor:
-    """BCO on a pair: -log sg(r_w) - log sg(-r_l), (B,): each side is classified by itself. Jung et al. 2024, eq. 9 without shift."""
+    """BCO on a pair: -log sg(r_w) - log sg(-r_l), (B,): each side is classified by itself. Jung et al. 2024, without shift."""
     first, second = beta * rho_first, beta * rho_second
     return mixed(F.softplus(-first) + F.softplus(second), F.softplus(-second) + F.softplus(first), prob_first)
 
@@ -48,7 +48,7 @@ def apo_down(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta:
 
 
 def dpop(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0, hold: float = 5.0) -> Tensor:
-    """DPO-positive: -log sg(beta (rho_w - rho_l - hold relu(-rho_w))), (B,): a winner that becomes less likely costs. Pal et al. 2024, eq. 3."""
+    """DPO-positive: -log sg(beta (rho_w - rho_l - hold relu(-rho_w))), (B,): a winner that becomes less likely costs. Pal et al. 2024."""
     x = beta * (rho_first - rho_second)
     fallen_first, fallen_second = (beta * hold * F.relu(-rho) for rho in (rho_first, rho_second))
     return mixed(F.softplus(-x + fallen_first), F.softplus(x + fallen_second), prob_first)

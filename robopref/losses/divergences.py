@@ -1,4 +1,4 @@
-"""DPO under other divergences than the reverse KL (f-DPO, Wang et al. 2023, eq. 8): rho is bent by f' before the difference is taken.
+"""DPO under other divergences than the reverse KL (f-DPO, Wang et al. 2023): rho is bent by f' before the difference is taken.
 
 With t = policy / reference = e^rho: reverse KL f'(t) = log t + const gives `pairwise.sigmoid`. Concave bends make a fall of both
 scores pay off, so an anchor belongs beside them. Exponents are cut at 80, where float32 still has room.

@@ -13,7 +13,7 @@ from robopref.arrays import InputError, check_shape
 
 
 def plackett_luce(rho: Tensor, grade: Tensor, mask: Tensor, *, beta: float = 1.0) -> Tensor:
-    """-sum_i log(e^{r_i} / sum_{j not better than i} e^{r_j}), (B,). Plackett 1975; Rafailov et al. 2023, eq. 20.
+    """-sum_i log(e^{r_i} / sum_{j not better than i} e^{r_j}), (B,). Plackett 1975; Rafailov et al. 2023, appendix A.3.
 
     Entries of equal grade stand in each other's denominator (Breslow 1974). Two entries give `pairwise.sigmoid`.
     """
@@ -26,7 +26,7 @@ def plackett_luce(rho: Tensor, grade: Tensor, mask: Tensor, *, beta: float = 1.0
 
 
 def list_softmax(rho: Tensor, grade: Tensor, mask: Tensor, *, beta: float = 1.0) -> Tensor:
-    """-sum_i softmax(grade)_i log softmax(r)_i, (B,): ListNet's top-one cross-entropy. Cao et al. 2007; Liu et al. 2024 (LiPO), eq. 6."""
+    """-sum_i softmax(grade)_i log softmax(r)_i, (B,): ListNet's top-one cross-entropy. Cao et al. 2007; Liu et al. 2024 (LiPO)."""
     live = _checked(rho, grade, mask)
     target = torch.where(live, grade, -math.inf).softmax(dim=-1)
     log_prob = torch.where(live, beta * rho, torch.finfo(rho.dtype).min).log_softmax(dim=-1)
@@ -35,7 +35,7 @@ def list_softmax(rho: Tensor, grade: Tensor, mask: Tensor, *, beta: float = 1.0)
 
 def lambda_rank(rho: Tensor, grade: Tensor, mask: Tensor, *, beta: float = 1.0) -> Tensor:
     """LiPO-lambda: sum_{i better than j} |2^g_i - 2^g_j| |1 / D_i - 1 / D_j| softplus(r_j - r_i), D = log(1 + rank), (B,).
-    Liu et al. 2024, eq. 8.
+    Liu et al. 2024.
 
     Ranks follow the current scores, better grades first among equal ones: at policy = reference the ideal order, so the first step
     has a gradient. The weights carry none. Grades enter as a power of two: keep them within about 0 to 5.

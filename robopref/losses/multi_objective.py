@@ -13,7 +13,7 @@ def modpo(
     rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, other_first: Tensor, other_second: Tensor, *,
     weights: Sequence[float], beta: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """MODPO: -log sg((beta (rho_w - rho_l) - sum_j v_j (R_j(w) - R_j(l))) / v_0), (B,). Zhou et al. 2024, eq. 8.
+    """MODPO: -log sg((beta (rho_w - rho_l) - sum_j v_j (R_j(w) - R_j(l))) / v_0), (B,). Zhou et al. 2024.
 
     weights: v_0 of the objective the labels speak of, then v_1.. of the J others; they sum to one and v_0 > 0.
     other_first, other_second (B, J): what the other objectives' rewards give to either side, in units in which beta rho is a reward.

@@ -95,7 +95,7 @@ def irepo(
     rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0, clip: float = 0.05
 ) -> Tensor:
     """(beta (rho_first - rho_second) - logit(p))^2 with p held in [clip, 1 - clip], (B,): regression on the share of raters who
-    prefer the first, so it stops at their log-odds. Le et al. 2024 (iREPO), eq. 9. Soft labels do not mix."""
+    prefer the first, so it stops at their log-odds. Le et al. 2024 (iREPO). Soft labels do not mix."""
     odds = prob_first.clamp(clip, 1 - clip).logit()
     return (beta * (rho_first - rho_second) - odds).square()
 

@@ -14,7 +14,7 @@ from robopref.losses.facts import mixed
 def cpl(
     score_first: Tensor, score_second: Tensor, prob_first: Tensor, *, alpha: float = 0.1, bias: float = 0.5
 ) -> Tensor:
-    """CPL: -log(e^{a_w} / (e^{a_w} + e^{bias a_l})), a = alpha score, (B,). Hejna et al. 2024, eq. 5 and 6.
+    """CPL: -log(e^{a_w} / (e^{a_w} + e^{bias a_l})), a = alpha score, (B,). Hejna et al. 2024.
 
     bias < 1 makes the losers' likelihood matter less, which holds the winners up. It wants regret-like labels.
     """
@@ -33,7 +33,7 @@ def simpo(
 def cpo(
     score_first: Tensor, score_second: Tensor, prob_first: Tensor, *, beta: float = 0.1, anchor: float = 1.0
 ) -> Tensor:
-    """CPO: -log sg(beta (s_w - s_l)) - anchor s_w, (B,). Xu et al. 2024, eq. 6."""
+    """CPO: -log sg(beta (s_w - s_l)) - anchor s_w, (B,). Xu et al. 2024, eq. 3 and cloning."""
     x = beta * (score_first - score_second)
     preference = F.binary_cross_entropy_with_logits(x, prob_first, reduction="none")
     return preference - anchor * mixed(score_first, score_second, prob_first)
@@ -41,7 +41,7 @@ def cpo(
 
 def orpo(score_first: Tensor, score_second: Tensor, prob_first: Tensor, *, beta: float = 0.1) -> Tensor:
     """ORPO: -s_w - beta log sg(log odds_w - log odds_l), odds = p / (1 - p), on mean log-probabilities per token (below 0), (B,).
-    Hong et al. 2024, eq. 6. For token heads: a density above 1 has no odds."""
+    Hong et al. 2024, eq. 4 and 7. For token heads: a density above 1 has no odds."""
     first, second = (score.clamp(max=-torch.finfo(score.dtype).eps) for score in (score_first, score_second))
     odds_first, odds_second = (s - torch.log(-torch.expm1(s)) for s in (first, second))
     preference = F.binary_cross_entropy_with_logits(odds_first - odds_second, prob_first, reduction="none")
@@ -51,7 +51,7 @@ def orpo(score_first: Tensor, score_second: Tensor, prob_first: Tensor, *, beta:
 def fkpd(
     error_first: Tensor, error_second: Tensor, prob_first: Tensor, error_data: Tensor, *, strength: float = 1.0, hold: float = 1.0
 ) -> Tensor:  # fmt: skip
-    """FKPD: -log sg(strength (e_l - e_w)) + hold e_data, (B,): forward KL to the data instead of a reference. Shan et al. 2024, eq. 11.
+    """FKPD: -log sg(strength (e_l - e_w)) + hold e_data, (B,): forward KL to the data instead of a reference. Shan et al. 2024.
 
     strength: beta times the number of diffusion steps. error_data (B,): errors on chunks of the whole data set, winners or not.
     """
@@ -62,7 +62,7 @@ def fkpd(
 def mapo(
     error_first: Tensor, error_second: Tensor, prob_first: Tensor, *, strength: float = 1000.0, weight: float = 0.1
 ) -> Tensor:
-    """MaPO: e_w - weight log sg(strength (phi(e_w) - phi(e_l))), phi(y) = (y/2) / expm1(y/2), (B,). Hong et al. 2024, eq. 10 and 11."""
+    """MaPO: e_w - weight log sg(strength (phi(e_w) - phi(e_l))), phi(y) = (y/2) / expm1(y/2), (B,). Hong et al. 2024 (MaPO)."""
     x = strength * (_odds(error_first) - _odds(error_second))
     preference = F.binary_cross_entropy_with_logits(x, prob_first, reduction="none")
     return mixed(error_first, error_second, prob_first) + weight * preference

@@ -18,7 +18,7 @@ def kto_baseline(rho_mismatched: Tensor) -> Tensor:
 def kto(
     rho: Tensor, good: Tensor, *, baseline: Tensor | float = 0.0, beta: float = 1.0, weight_good: float = 1.0, weight_bad: float = 1.0
 ) -> Tensor:  # fmt: skip
-    """KTO: w_g (1 - sg(beta (rho - k))) where good, w_b (1 - sg(beta (k - rho))) where bad, (B,). Ethayarajh et al. 2024, eq. 8.
+    """KTO: w_g (1 - sg(beta (rho - k))) where good, w_b (1 - sg(beta (k - rho))) where bad, (B,). Ethayarajh et al. 2024.
 
     baseline: k of `kto_baseline`. Balance the weights so that w_g n_good / (w_b n_bad) lies between 1 and 4/3.
     """
@@ -27,7 +27,7 @@ def kto(
 
 
 def bco(rho: Tensor, good: Tensor, *, shift: Tensor | float = 0.0, beta: float = 1.0) -> Tensor:
-    """BCO: -log sg(r - shift) where good, -log sg(shift - r) where bad, (B,). Jung et al. 2024, eq. 9.
+    """BCO: -log sg(r - shift) where good, -log sg(shift - r) where bad, (B,). Jung et al. 2024.
 
     shift: half the sum of the mean rewards of good and of bad ones, as a running mean without gradient.
     """
@@ -40,7 +40,7 @@ def apo_zero(rho: Tensor, good: Tensor, *, beta: float = 1.0) -> Tensor:
 
 
 def d2o(rho_bad: Tensor, rho_own: Tensor, *, beta: float = 0.1, alpha: float = 0.1) -> Tensor:
-    """D2O, from negatives only: -log sg(beta mean_k rho(own_k) - alpha rho_bad), (B,). Duan et al. 2024, eq. 8.
+    """D2O, from negatives only: -log sg(beta mean_k rho(own_k) - alpha rho_bad), (B,). Duan et al. 2024.
 
     rho_bad (B,): what people called dangerous or wrong. rho_own (B, K): the policy's own samples at the same observations, which hold up
     everything else. Both coefficients act on rho as it is given: with normalised lengths take larger ones.

@@ -41,10 +41,9 @@ class TokenTransformer(nn.Module):
         self.blocks = nn.ModuleList(CausalBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, bins)
-        self.start = bins
 
     def forward(self, before: Tensor, cache: Cache | None, condition: Tensor) -> tuple[Tensor, Cache]:
-        """before (B, L): the tokens in front of the L positions that are asked (the first one `start`); cache: of earlier positions.
+        """before (B, L): the tokens in front of the L positions that are asked (the first one `bins`, nothing yet); cache: of earlier positions.
 
         Returns logits (B, L, bins) and the cache up to here.
         """

@@ -19,7 +19,7 @@ from robopref.protocols import Generators
 from robopref.types import Chunks, Draws, Observation, PolicySpec, Segments
 
 
-def described(model: nn.Module) -> dict[str, Any]:
+def described(model: Any) -> dict[str, Any]:
     """Class path and constructor arguments of a model, as `checkpoint.load` builds it again."""
     return {"class": f"{type(model).__module__}.{type(model).__qualname__}", "arguments": model.config}
 
@@ -48,7 +48,8 @@ class ImplicitReward(nn.Module):
         self.config: dict[str, Any] = {
             "policy": described(policy), "reference": described(reference), "probes": probes, "lowest": lowest, "seed": seed,
         }  # fmt: skip
-        self.policy, self.reference = policy, reference
+        self.policy: Any = policy
+        self.reference: Any = reference
         self.probes, self.lowest, self.seed = probes, lowest, seed
 
     @torch.no_grad()
@@ -74,11 +75,12 @@ class ImplicitReward(nn.Module):
 class RewardJudge(nn.Module):
     """Summed reward of a chunk's actions at the observation where it starts, by any reward learner that looks at actions."""
 
-    def __init__(self, reward: nn.Module, execute: int) -> None:
+    def __init__(self, reward: Any, execute: int) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"reward": described(reward), "execute": execute}
-        self.reward, self.execute = reward, execute
-        spec = reward.config["dims"]
+        self.reward: Any = reward
+        self.execute = execute
+        spec = self.reward.config["dims"]
         state, action = torch.zeros(2, 1, spec["observation"]), torch.zeros(2, 1, spec["action"])
         action[1] = 0.5
         first, second = self.reward.score(Segments(state, action, torch.ones(2, 1)))[:, 0]
@@ -133,7 +135,8 @@ class BestOf(nn.Module):
         self.config: dict[str, Any] = {
             "policy": described(policy), "judge": described(judge), "candidates": candidates,
         }  # fmt: skip
-        self.policy, self.judge, self.candidates = policy, judge, candidates
+        self.policy: Any = policy
+        self.judge, self.candidates = judge, candidates
         self.calls, self.seconds = 0, 0.0
 
     @property

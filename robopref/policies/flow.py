@@ -2,7 +2,7 @@
 
 **t = 1 is noise, t = 0 is the action**: x_t = t noise + (1 - t) action, velocity u = dx/dt = noise - action; sampling goes from 1 to 0.
 Score: s = -1/2 sum over executed elements of (u - v(x_t, t))^2, averaged over the probes of the draws: a surrogate log-likelihood with
-a constant weight over time, which aligns better than the weight of theory (Liu et al. 2025, VideoAlign, section 3.4).
+a constant weight over time, which aligns better than the weight of theory (Liu et al. 2025, VideoAlign, table 3).
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Tokens(nn.Module):
         given = generator if isinstance(generator, torch.Generator) else list(generator)
         normal = randn_tensor((batch, count), generator=given, device=condition.device, dtype=torch.float64)
         uniform = torch.special.ndtr(normal)  # one number per token and row, whatever the neighbours draw
-        token = torch.full((batch, 1), self.network.start, device=condition.device)
+        token = torch.full((batch, 1), self.bins, device=condition.device)
         cache: Cache | None = None
         chosen = []
         for place in range(count):
@@ -84,7 +84,7 @@ class Tokens(nn.Module):
     def score(self, chunks: Chunks, draws: Draws) -> Tensor:
         """Log-likelihood (B,) of the executed tokens."""
         tokens = self.tokenize(chunks.action).flatten(1)  # (B, H A)
-        start = torch.full_like(tokens[:, :1], self.network.start)
+        start = torch.full_like(tokens[:, :1], self.bins)
         logits, _ = self.network(torch.cat([start, tokens[:, :-1]], dim=1), None, self.encode(chunks.observation))
         each = logits.log_softmax(dim=-1).gather(-1, tokens[..., None]).squeeze(-1)  # (B, H A)
         return (each * chunks.mask.flatten(1)).sum(dim=1)
