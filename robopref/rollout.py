@@ -139,9 +139,10 @@ def _start(index: int, episode: Episode, env: Environment, noise_seed: int) -> _
 
 def _execute(state: _Running, chunk: np.ndarray, spec: PolicySpec, sim_state: bool, expert: bool) -> None:
     """Run up to E steps of a chunk in the episode's environment and record them."""
-    count, blank = 0, np.zeros_like(chunk)
+    count = 0
     for action in chunk[: spec.execute]:
-        state.add(observation=state.observation, action=action, chunk=blank if count else chunk)
+        predicted = chunk if count == 0 else np.zeros_like(chunk)
+        state.add(observation=state.observation, action=action, chunk=predicted)
         if sim_state:
             state.add(sim_state=state.env.get_state())
         if expert:

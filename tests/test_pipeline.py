@@ -18,7 +18,7 @@ from robopref.stages.pretrain import next_levels
 TINY = [
     "env=point_mass", "task=point-mass", "experiment=quickstart", "workers=1", "pairs=12", "policy.width=48", "policy.depth=1",
     "policy.diffusion_steps=20", "policy.sample_steps=4", "base.demonstrations=12", "base.episodes=16", "base.rounds=1",
-    "base.clone.steps=120", "rounds.resets=6", "align.steps=50", "guard.checks=2", "gate.episodes=8", "evaluation.episodes=16",
+    "base.clone.steps=120", "rounds.resets=6", "align.steps=50", "guard.every=25", "gate.episodes=8", "evaluation.episodes=16",
     "evaluation.videos=1", "reward_fit.steps=40",
 ]  # fmt: skip
 

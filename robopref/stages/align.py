@@ -47,12 +47,6 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
     return {"policy": str(policy), "guard": record, "stores": [str(s) for s in stores]}
 
 
-def round_steps(config: Config) -> list[int]:
-    """Steps of every round. Early rounds exist to collect better rollouts; the last one makes the policy that stays, and trains longer."""
-    steps = config["align"]["steps"]
-    return [steps] * (config["rounds"]["count"] - 1) + [steps * config["rounds"]["last"]]
-
-
 def gather_round(config: Config, policy: Path, place: Path, number: int, workers: int = 0) -> Path:
     """Rollouts of the current policy and the answers about them; returns the store."""
     from hydra.utils import instantiate
@@ -112,18 +106,9 @@ def _align_round(
     save(model, partial / "reward", {"answers": len(answers)})
     predicted = predicted_returns(model, trajectories)
     seeds = np.array([t.seed for t in trajectories])
-    ranking = rank(
-        predicted,
-        seeds,
-        rounds,
-        config["rounds"]["top"],
-        config["rounds"]["held_out"],
-        config["seed"],
-        winners(answers),
-    )
+    ranking = rank(predicted, seeds, rounds, config["rounds"]["top"], config["rounds"]["held_out"], config["seed"])
     logs = [{"stage": "reward", "arm": arm, "round": number, "step": len(reward_logs), **reward_logs[-1]}]
-    steps = round_steps(config)[number]
-    found, stopped = align_policy(config, policy, trajectories, ranking, preference, partial, logs, arm, number, steps)
+    found, stopped = align_policy(config, policy, trajectories, ranking, preference, partial, logs, arm, number)
     write_log(partial / "log.jsonl", logs)
     return {
         "answers": len(answers),
@@ -136,27 +121,25 @@ def _align_round(
 
 def align_policy(
     config: Config, policy: Path, trajectories: list[Trajectory], ranking: Ranking, preference: float,
-    partial: Path, logs: list[dict[str, Any]], arm: str, number: int, steps: int,
+    partial: Path, logs: list[dict[str, Any]], arm: str, number: int,
 ) -> tuple[dict[str, float], str]:  # fmt: skip
     """Align a policy folder on ranked trajectories into `partial`/policy under the held-out guard; returns its last measure and why it stopped."""
     from hydra.utils import instantiate
 
-    strength = preference * config["align"]["preference"]
-    settings = AlignSettings(**{**config["align"], "steps": steps, "preference": strength})
+    settings = AlignSettings(**{**config["align"], "preference": preference * config["align"]["preference"]})
     learned, loss = load(policy), instantiate(config["loss"])
     reference = learned.reference()
     table = chunk_table(trajectories, learned.spec)
     seed = 100 * config["seed"] + number
     scale = calibrate(reference, table, settings, torch.Generator().manual_seed(seed))
-    patience, every = config["guard"]["patience"], max(1, steps // config["guard"]["checks"])
-    guard = HeldOutGuard(learned, reference, table, ranking.held_out, scale, settings, seed, patience=patience)
+    guard = HeldOutGuard(learned, reference, table, ranking.held_out, scale, settings, seed)
     generator = torch.Generator().manual_seed(seed)
     rows, found, stopped = [], guard.measure(), ""
     for step, row in enumerate(
         align(learned, reference, table, ranking.train, ranking.anchors, loss, settings, generator), 1
     ):
         rows.append(row)
-        if step % every == 0:
+        if step % config["guard"]["every"] == 0:
             go_on, found = guard.check()
             logs.append({"stage": "align", "arm": arm, "round": number, "step": step, **found})
             if not go_on:

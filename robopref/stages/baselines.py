@@ -14,7 +14,7 @@ from robopref.data.windows import chunk_table
 from robopref.learners.align import AlignSettings, align
 from robopref.learners.clone import clone
 from robopref.losses.pairwise import sigmoid
-from robopref.stages.align import labelled_pairs, read_rounds, round_steps, winners
+from robopref.stages.align import labelled_pairs, read_rounds, winners
 from robopref.stages.pretrain import demonstrations_at
 from robopref.stages.units import thin, unit, write_log
 
@@ -54,7 +54,7 @@ def plain_dpo(config: Config, run: Path, base: Path, stores: list[str]) -> str:
         trajectories, answers, _ = read_rounds([Path(s) for s in stores])
         pairs = labelled_pairs(answers, ties=False)
         policy = load(base)
-        steps = sum(round_steps(config))
+        steps = config["align"]["steps"] * config["rounds"]["count"]
         settings = AlignSettings(
             **{**config["align"], "steps": steps, "preference": 1.0, "anchor": 0.0, "proximal": 0.0, "trust": 0.0}
         )
@@ -85,7 +85,7 @@ def _clone(config: Config, base: Path, trajectories: list[Trajectory], partial: 
     policy = load(base)
     table = chunk_table(trajectories, policy.spec)
     generator = torch.Generator().manual_seed(config["seed"])
-    steps = sum(round_steps(config))
+    steps = config["align"]["steps"] * config["rounds"]["count"]
     made = clone(
         policy,
         table,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +22,8 @@ class Ranking:
 
 
 def rank(
-    predicted: np.ndarray, seeds: np.ndarray, rounds: np.ndarray, top: float, held_out: float, seed: int,
-    preferred: Sequence[int] = (),
-) -> Ranking:  # fmt: skip
+    predicted: np.ndarray, seeds: np.ndarray, rounds: np.ndarray, top: float, held_out: float, seed: int
+) -> Ranking:
     """Winners and pairs from predicted returns.
 
     predicted (N,): logits of the reward model; seeds (N,), rounds (N,): reset and round of each trajectory. Winners: the
@@ -49,8 +47,7 @@ def rank(
     watched = [index for reset in order[:cut] for index in members[reset]]
     free = np.setdiff1d(np.arange(len(predicted)), watched)
     best = free[np.argsort(-predicted[free], kind="stable")]
-    told = [i for i in preferred if predicted[i] >= np.median(predicted)]
-    anchors = np.union1d(best[: max(1, round(top * len(predicted)))], np.intersect1d(told, free)).astype(np.int64)
+    anchors = best[: max(1, round(top * len(predicted)))]
 
     def table(rows: np.ndarray) -> PairTable:
         prob = 1 / (1 + np.exp(-gap[rows]))
@@ -59,7 +56,7 @@ def rank(
             torch.from_numpy(prob.astype(np.float32)), torch.ones(len(rows)),
         )  # fmt: skip
 
-    return Ranking(torch.from_numpy(anchors), table(order[cut:]), table(order[:cut]))
+    return Ranking(torch.from_numpy(np.sort(anchors)), table(order[cut:]), table(order[:cut]))
 
 
 def halves(pairs: PairTable, held_out: float, seed: int) -> tuple[PairTable, PairTable]:

@@ -82,16 +82,7 @@ def align(config: Config, out: Path) -> str:
     logs: list[dict[str, Any]] = []
     with atomic_folder(out) as partial:
         found, stopped = align_policy(
-            config,
-            Path(config["checkpoint"]),
-            trajectories,
-            ranking,
-            1.0,
-            partial,
-            logs,
-            "aligned",
-            0,
-            config["align"]["steps"],
+            config, Path(config["checkpoint"]), trajectories, ranking, 1.0, partial, logs, "aligned", 0
         )
         write_log(partial / "log.jsonl", logs)
     return f"policy in {out / 'policy'} {found}{' ' + stopped if stopped else ''}"
