@@ -120,5 +120,6 @@ def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
     if verb in PIPELINES:
         pipeline.run(config, Path(out), command)
         return
+    config["given"] = [o.split("=", 1)[0].lstrip("+") for o in overrides if "=" in o]
     stage: Callable[[dict[str, Any], Path], str] = getattr(single, verb)
     print(stage(config, Path(out)))

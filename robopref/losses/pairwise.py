@@ -6,6 +6,7 @@ mixes the two directions: loss(p) = p loss(1) + (1 - p) loss(0). All are finite 
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,6 +43,20 @@ def conservative(
 ) -> Tensor:
     """cDPO: cross-entropy against a label smoothed by `flip`, (B,). Mitchell 2023."""
     return sigmoid(rho_first, rho_second, prob_first * (1 - flip) + (1 - prob_first) * flip, beta=beta)
+
+
+def flipped(first: Tensor, second: Tensor, prob_first: Tensor, *, flip: Tensor | float = 0.0) -> Tensor:
+    """Cross-entropy when a share `flip` < 0.5 of the labels says the opposite: P = (1 - flip) s + flip (1 - s), any shape.
+
+    s = sigmoid(first - second). A confident score forgives a label against it, since that label may be a flipped one. Flip 0
+    is Bradley-Terry.
+    """
+    margin = first - second
+    rate = torch.as_tensor(flip, dtype=margin.dtype, device=margin.device)
+    stay, turn = torch.log1p(-rate), torch.log(rate.clamp(min=1e-12))
+    yes, no = F.logsigmoid(margin), F.logsigmoid(-margin)
+    win, lose = torch.logaddexp(stay + yes, turn + no), torch.logaddexp(stay + no, turn + yes)
+    return -(prob_first * win + (1 - prob_first) * lose)
 
 
 ZERO_POINT = {"sigmoid": math.log(2), "ipo": 0.25, "hinge": 1.0, "robust": math.log(2), "conservative": math.log(2)}
