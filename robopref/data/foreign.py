@@ -70,10 +70,8 @@ def read_triples(folder: Path, observation: np.ndarray, action: np.ndarray, leng
             f"{length}), wanted the data set they were drawn from."
         )
     at = [s[:, None] + np.arange(length) for s in starts]
-    return Comparisons(
-        *(np.asarray(a, np.float32) for a in (observation[at[0]], action[at[0]], observation[at[1]], action[at[1]])),
-        prob_first,
-    )
+    seen, done = np.asarray(observation, np.float32), np.asarray(action, np.float32)
+    return Comparisons(seen[at[0]], done[at[0]], seen[at[1]], done[at[1]], prob_first)
 
 
 def read_lire(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -116,8 +114,8 @@ def _ipl(path: Path, arrays: dict[str, np.ndarray]) -> Comparisons:
     label = arrays["label"].astype(np.float64).reshape(-1)
     if not np.isin(label, (0.0, 0.5, 1.0)).all():
         raise InputError(f"{path}: got labels {np.unique(label)[:5]}, wanted 0 (first), 0.5 (tie) and 1 (second).")
-    sides = [arrays[k].astype(np.float32) for k in ("obs_1", "action_1", "obs_2", "action_2")]
-    return Comparisons(*sides, 1.0 - label)
+    one, done, two, acted = (arrays[k].astype(np.float32) for k in ("obs_1", "action_1", "obs_2", "action_2"))
+    return Comparisons(one, done, two, acted, 1.0 - label)
 
 
 def _cpl(path: Path, arrays: dict[str, np.ndarray], score: str) -> Comparisons:
@@ -131,8 +129,8 @@ def _cpl(path: Path, arrays: dict[str, np.ndarray], score: str) -> Comparisons:
     value = value.sum(axis=1) if value.ndim == 2 else value
     first, second = (slice(0, half), slice(half, 2 * half))
     prob_first = 0.5 + 0.5 * np.sign(value[first] - value[second])
-    sides = [arrays[k][s].astype(np.float32) for s in (first, second) for k in CPL_KEYS]
-    return Comparisons(*sides, prob_first)
+    seen, done = (arrays[k].astype(np.float32) for k in CPL_KEYS)
+    return Comparisons(seen[first], done[first], seen[second], done[second], prob_first)
 
 
 def _triple(folder: Path) -> tuple[Path, Path, Path]:

@@ -70,12 +70,12 @@ class Transfer:
     `coverage` is the share of all target pairs that get an answer, the surest first; `threshold` is a fixed |S| instead.
     """
 
-    features: Features | str = "relative"
-    """A function of one task's trajectories, or `relative` (task-relative distances) or `raw` (observations and actions)."""
+    features: Features | str = "closeness"
+    """A function of one task's trajectories, or the name of one: `closeness`, `relative` or `raw` (transport/distances.py)."""
     fused: float = 0.5
     """Share of the cost that compares features across the tasks; 0 is pure Gromov-Wasserstein, which cannot tell good from bad in a
     cloud that looks alike in the mirror."""
-    smoothing: float = 0.15
+    smoothing: float = 0.5
     """Width of the neighbourhood over which labels are averaged, relative to the largest distance."""
     coverage: float = 1.0
     threshold: float = 0.0

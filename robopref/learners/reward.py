@@ -126,7 +126,7 @@ def probabilities(model: Any, pairs: PreferenceBatch) -> np.ndarray:
     """Calibrated P(first preferred) of every pair, (N,) float64."""
     parts = torch.arange(len(pairs)).split(256)
     made = [model.prob_first(pairs.first[r], pairs.second[r]) for r in parts]
-    return torch.cat(made).double().numpy()
+    return torch.cat(made).numpy()
 
 
 def quality(prob: np.ndarray, prob_first: np.ndarray) -> dict[str, Any]:

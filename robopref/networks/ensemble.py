@@ -29,8 +29,8 @@ class Calibration(nn.Module):
         self.register_buffer("flip", torch.zeros(()))
 
     def forward(self, logit: Tensor) -> Tensor:
-        """(K, B) logits of members -> (B,) probability, averaged over members."""
-        return (self.scale * logit).sigmoid().mean(dim=0)
+        """(K, B) logits of members -> (B,) float64 probability, averaged over members; exactly 1 - p for the negative logits."""
+        return (self.scale * logit).double().sigmoid().mean(dim=0)
 
 
 def step_networks(inputs: int, width: int, members: int, outputs: int = 1, depth: int = 2) -> nn.ModuleList:

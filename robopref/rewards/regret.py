@@ -37,11 +37,14 @@ class Regret(nn.Module):
         reduce: Literal["sum", "mean"] = "mean",
         temperature: float = 0.1,
         output: Literal["advantage", "reward"] = "advantage",
-        gamma: float = 0.9,
+        gamma: float = 0.8,
         expectile: float = 0.9,
         value_weight: float = 1.0,
     ) -> None:
-        """value_weight: how much the fit of V counts beside the preferences."""
+        """gamma: per step of a segment (every 4th of a long episode). value_weight: how much the fit of V counts beside the preferences.
+
+        A short horizon keeps V small beside r: the ends of a segment, two noisy states, weigh V(s_T) - V(s_0) with its slope.
+        """
         super().__init__()
         if reduce not in ("sum", "mean") or temperature <= 0 or members < 1:
             raise InputError(

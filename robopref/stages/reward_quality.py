@@ -72,14 +72,14 @@ def batch_of(
     trajectories: Sequence[Trajectory], pairs: Sequence[Pair], prob_first: np.ndarray | None = None
 ) -> PreferenceBatch:
     """Tensors of answered pairs; long windows are thinned."""
-    sides = [
+    first, second = (
         [trajectories[w.episode].window(w.start, w.end) for w in windows]
         for windows in ([p.first for p in pairs], [p.second for p in pairs])
-    ]
-    longest = max(len(t) for side in sides for t in side)
+    )
+    longest = max(len(t) for t in (*first, *second))
     labels = np.array([p.prob_first for p in pairs]) if prob_first is None else prob_first
     weight = np.array([p.weight for p in pairs])
-    return pair_batch(*sides, labels, weight, stride=4 if longest > LONG else 1)
+    return pair_batch(first, second, labels, weight, stride=4 if longest > LONG else 1)
 
 
 def more_questions(trajectories: Sequence[Trajectory], split: Split, wanted: int, seed: int) -> list[Pair]:

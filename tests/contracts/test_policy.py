@@ -43,7 +43,8 @@ def test_the_same_generator_gives_the_same_chunk(preset):
     observation = Observation(torch.randn(4, policy.spec.history, 5))
     one, two = (policy.act(observation, torch.Generator().manual_seed(7)) for _ in range(2))
     other = policy.act(observation, torch.Generator().manual_seed(8))
-    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.equal(one, two)
+    assert torch.equal(one, other) == preset.get("deterministic", False)
 
 
 def test_a_row_with_its_own_generator_does_not_see_its_neighbours(preset):
@@ -82,7 +83,7 @@ def test_the_reference_is_frozen_and_does_not_follow(preset):
 
 
 def test_masked_elements_do_not_reach_the_score_or_the_loss(preset):
-    policy = build(preset, backbone="mlp")
+    policy = build(preset, **({"backbone": "mlp"} if "backbone" in preset else {}))
     chunks = chunks_for(policy)
     draws = draws_for(policy, chunks)
     half = Chunks(chunks.observation, chunks.action, chunks.mask * 0)
@@ -99,6 +100,11 @@ def test_the_score_is_minus_half_the_summed_loss(preset):
 
 
 def test_times_are_stratified(preset):
+    if "probes" not in preset:
+        # A head whose likelihood is exact draws nothing.
+        draws = draws_for(build(preset), chunks_for(build(preset)))
+        assert not draws.noise.any() and not draws.time.any()
+        return
     policy = build(preset, probes=5, diffusion_steps=50)
     draws = draws_for(policy, chunks_for(policy, batch=40))
     assert (draws.time // 10 == torch.arange(5)).all()
