@@ -44,7 +44,12 @@ VERBS: dict[str, Verb] = {
     ),
     "collect": _stage("one stage: trajectories from experts, random actions or a policy", "Writes OUT/dataset."),
     "label": _stage("one stage: ask a teacher about pairs", "Every question is counted in labels_asked."),
-    "reward": _stage("one stage: learn a reward from the answers", "Choose the learner with reward=PRESET."),
+    "reward": _stage(
+        "one stage: learn a reward from the answers, judged on held-out episodes",
+        "Choose the learner with reward=PRESET. Writes a model folder with metrics.json (held_out: accuracy, ece, brier)\n"
+        "and calibration.png. pairs=N trains on at most N answers; label_flips=0.3 turns that share of training labels round.\n\n"
+        "  robopref reward dataset=DIR reward=gaussian label_flips=0.3 out=runs/reward",
+    ),
     "pretrain": _stage("one stage: clone a policy from trajectories", "Choose the head with policy=PRESET."),
     "align": _stage("one stage: fine-tune the policy on the pairs", "Choose the loss with loss=PRESET."),
     "evaluate": _stage(

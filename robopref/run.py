@@ -110,7 +110,7 @@ def _sweep(verb: str, overrides: list[str]) -> None:
 
 
 def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
-    from robopref.stages import pipeline, single
+    from robopref.stages import human_labels, label_models, pearl, pipeline, single
     from robopref.stages.parallel import single_thread
 
     single_thread()
@@ -118,7 +118,11 @@ def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
     config["out"] = str(out)
     command = " ".join(["robopref", verb, *overrides])
     if verb in PIPELINES:
-        pipeline.run(config, Path(out), command)
+        runs = {
+            "align": pipeline.run, "human_labels": human_labels.run, "pearl": pearl.run, "label_models": label_models.run,
+        }  # fmt: skip
+        runs[config["pipeline"]](config, Path(out), command)
         return
+    config["given"] = [o.split("=", 1)[0].lstrip("+") for o in overrides if "=" in o]
     stage: Callable[[dict[str, Any], Path], str] = getattr(single, verb)
     print(stage(config, Path(out)))

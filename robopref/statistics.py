@@ -163,6 +163,31 @@ def clustered_bootstrap(
     return _interval(estimate, _blocks(draws, resamples, widest), level)
 
 
+def calibration_bins(prob: ArrayLike, outcome: ArrayLike, bins: int = 10) -> list[tuple[float, float, int]]:
+    """(mean predicted probability, mean outcome, count) of each equally wide bin that holds anything: a reliability diagram.
+
+    prob (n,) in [0, 1]; outcome (n,) in [0, 1], where 0.5 is a tie. Raises `InputError` for unequal shapes.
+    """
+    predicted, happened = np.asarray(prob, float), np.asarray(outcome, float)
+    if predicted.shape != happened.shape or predicted.ndim != 1:
+        raise InputError(
+            f"calibration: got shapes {predicted.shape} and {happened.shape}, wanted two equal (n,): one outcome each."
+        )
+    place = np.minimum((predicted * bins).astype(int), bins - 1)
+    return [
+        (float(predicted[place == b].mean()), float(happened[place == b].mean()), int((place == b).sum()))
+        for b in range(bins)
+        if (place == b).any()
+    ]
+
+
+def calibration_error(prob: ArrayLike, outcome: ArrayLike, bins: int = 10) -> float:
+    """Expected calibration error: mean |predicted - happened| over bins, weighted by their counts (Naeini et al. 2015)."""
+    made = calibration_bins(prob, outcome, bins)
+    total = sum(count for _, _, count in made)
+    return sum(abs(p - o) * count for p, o, count in made) / total if total else float("nan")
+
+
 def _paired(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """a - b as floats, shape (n,), after checking that they belong together."""
     first, second = np.asarray(a, float), np.asarray(b, float)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robopref.arrays import InputError, Trajectory
-from robopref.types import Chunks, Observation, PolicySpec, Segments
+from robopref.types import Chunks, Observation, PolicySpec, PreferenceBatch, Segments
 
 
 def segments(trajectories: Sequence[Trajectory], stride: int = 1) -> Segments:
@@ -18,6 +18,11 @@ def segments(trajectories: Sequence[Trajectory], stride: int = 1) -> Segments:
     if not trajectories:
         raise InputError("segments: got no trajectory, wanted at least 1.")
     parts = [(t.observation[::stride], t.action[::stride]) for t in trajectories]
+    widths = {(o.shape[1], a.shape[1]) for o, a in parts}
+    if len(widths) > 1:
+        raise InputError(
+            f"segments: got (observation, action) widths {sorted(widths)}, wanted one. Split the data by task."
+        )
     longest = max(len(o) for o, _ in parts)
     observation = np.zeros((len(parts), longest, parts[0][0].shape[1]), dtype=np.float32)
     action = np.zeros((len(parts), longest, parts[0][1].shape[1]), dtype=np.float32)
@@ -25,6 +30,25 @@ def segments(trajectories: Sequence[Trajectory], stride: int = 1) -> Segments:
     for row, (seen, done) in enumerate(parts):
         observation[row, : len(seen)], action[row, : len(seen)], mask[row, : len(seen)] = seen, done, 1
     return Segments(torch.from_numpy(observation), torch.from_numpy(action), torch.from_numpy(mask))
+
+
+def pair_batch(
+    first: Sequence[Trajectory],
+    second: Sequence[Trajectory],
+    prob_first: np.ndarray,
+    weight: np.ndarray,
+    stride: int = 1,
+) -> PreferenceBatch:
+    """Compared trajectories (or windows of them), padded to one length, with prob_first (N,) and weight (N,)."""
+    if not len(first) == len(second) == len(prob_first) == len(weight):
+        raise InputError(
+            f"pair_batch: got {len(first)} first, {len(second)} second, {len(prob_first)} labels, {len(weight)} weights, "
+            "wanted as many of each."
+        )
+    every = segments([*first, *second], stride)
+    half = len(first)
+    labels, weights = (torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (prob_first, weight))
+    return PreferenceBatch(every[:half], every[half:], labels, weights)
 
 
 def histories(observation: np.ndarray, at: np.ndarray, history: int) -> np.ndarray:

@@ -7,6 +7,7 @@ Winner and loser may fall together at no cost here: keep an anchor on winners be
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -100,6 +101,20 @@ def irepo(
     return (beta * (rho_first - rho_second) - odds).square()
 
 
+def flipped(first: Tensor, second: Tensor, prob_first: Tensor, *, flip: Tensor | float = 0.0) -> Tensor:
+    """Cross-entropy when a share `flip` < 0.5 of the labels says the opposite: P = (1 - flip) s + flip (1 - s), any shape.
+
+    s = sigmoid(first - second). A confident score forgives a label against it, since that label may be a flipped one. Flip 0
+    is Bradley-Terry.
+    """
+    margin = first - second
+    rate = torch.as_tensor(flip, dtype=margin.dtype, device=margin.device)
+    stay, turn = torch.log1p(-rate), torch.log(rate.clamp(min=1e-12))
+    yes, no = F.logsigmoid(margin), F.logsigmoid(-margin)
+    win, lose = torch.logaddexp(stay + yes, turn + no), torch.logaddexp(stay + no, turn + yes)
+    return -(prob_first * win + (1 - prob_first) * lose)
+
+
 FACTS = {
     "sigmoid": Facts(math.log(2), "both", "free", "equal"),
     "ipo": Facts(0.25, "both", "free", "equal"),
@@ -110,6 +125,7 @@ FACTS = {
     "exo": Facts(-math.log(2) - 0.5 * math.log(1e-3 * (1 - 1e-3)), "both", "free", "equal"),
     "discopop": Facts(0.5 + 0.5 * math.log(2), "reversed", "free", "apart"),
     "negative_sigmoid": Facts(-0.5, "both", "free", "silent"),
+    "flipped": Facts(math.log(2), "both", "free", "equal"),
     "irepo": Facts(None, "both", "free", "equal"),
 }
 

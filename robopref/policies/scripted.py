@@ -26,14 +26,22 @@ class Imperfection:
     """Distance in metres by which the expert misjudges where object and goal are, in a random horizontal direction."""
     random: float = 0.0
     """Probability that the whole episode is random actions."""
+    late: float = 0.0
+    """Probability that the arm only trembles until a random time in the first three quarters of the horizon."""
+    quit: float = 0.0
+    """Probability that it only trembles from a random time in the first half on (with `stop` it would fall still instead)."""
+    noise_spread: float = 1.0
+    """The episode's noise is multiplied by a factor between 1 / this and this, drawn once: then noise says nothing about quality."""
 
     def __post_init__(self) -> None:
-        for name in ("stop", "burst", "random"):
+        for name in ("stop", "burst", "random", "late", "quit"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"Imperfection.{name}: got {getattr(self, name)}, wanted a probability in [0, 1].")
         for name in ("action_noise", "bias", "wrong_goal"):
             if getattr(self, name) < 0:
                 raise InputError(f"Imperfection.{name}: got {getattr(self, name)}, wanted a size >= 0.")
+        if self.noise_spread < 1:
+            raise InputError(f"Imperfection.noise_spread: got {self.noise_spread}, wanted a factor >= 1.")
 
 
 class Scripted:
@@ -50,6 +58,14 @@ class Scripted:
         self._stop_at = int(rng.integers(0, env.horizon // 2)) if stops else env.horizon + 1
         self._all_random = rng.uniform() < imperfection.random
         self._burst_left, self._step = 0, 0
+        # Drawn last and only where asked for, so that episodes without them stay what they were.
+        self._begin_at, self._quit_at, self._noise = 0, env.horizon + 1, imperfection.action_noise
+        if imperfection.late and rng.uniform() < imperfection.late:
+            self._begin_at = int(rng.integers(0, 3 * env.horizon // 4))
+        if imperfection.quit and rng.uniform() < imperfection.quit:
+            self._quit_at = self._begin_at + int(rng.integers(0, env.horizon // 2))
+        if imperfection.noise_spread > 1:
+            self._noise *= float(imperfection.noise_spread ** rng.uniform(-1, 1))
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """The next action (A,) in [-1, 1] for an observation (D,)."""
@@ -62,6 +78,7 @@ class Scripted:
         if step >= self._stop_at:
             return np.zeros(len(self._bias), dtype=np.float32)
         seen = self._env.goal_shift(observation, self._offset) if self._imperfection.wrong_goal else observation
-        action = self._env.expert(seen) + self._bias
-        action = action + self._imperfection.action_noise * self._rng.normal(size=len(action))
+        purpose = self._begin_at <= step < self._quit_at
+        action = self._env.expert(seen) + self._bias if purpose else np.zeros(len(self._bias))
+        action = action + self._noise * self._rng.normal(size=len(action))
         return np.clip(action, -1, 1).astype(np.float32)

@@ -10,17 +10,20 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
-from robopref.networks.mlp import mlp
+from robopref.losses.reward import preference_loss
+from robopref.networks.ensemble import Calibration, both, reduce_steps, step_networks
 from robopref.networks.normalizer import Normalizer
 from robopref.types import Dims, PreferenceBatch, Segments
 
 
 class PartialReturn(nn.Module):
     """K networks of step rewards in [-1, 1]; `score` is their mean, `uncertainty` their deviation."""
+
+    centre: Tensor
+    """Mean step reward of the training data, taken off every score."""
 
     def __init__(
         self,
@@ -43,8 +46,9 @@ class PartialReturn(nn.Module):
         }  # fmt: skip
         self.reduce, self.temperature, self.use_action = reduce, temperature, use_action
         self.normalizer = Normalizer(dims.observation, dims.action)
-        inputs = dims.observation + (dims.action if use_action else 0)
-        self.nets = nn.ModuleList(mlp((inputs, width, width, 1)) for _ in range(members))
+        self.calibration = Calibration()
+        self.register_buffer("centre", torch.zeros(()))
+        self.nets = step_networks(dims.observation + (dims.action if use_action else 0), width, members)
 
     def members(self, segments: Segments) -> Tensor:
         """Step rewards of every member, (K, B, T); padding scores 0."""
@@ -54,8 +58,8 @@ class PartialReturn(nn.Module):
         return torch.stack([net(inputs).squeeze(-1).tanh() for net in self.nets]) * segments.mask
 
     def score(self, segments: Segments) -> Tensor:
-        """Mean step reward of the ensemble, (B, T); padding scores 0."""
-        return self.members(segments).mean(dim=0)
+        """Mean step reward of the ensemble, centred, (B, T); padding scores 0."""
+        return (self.members(segments).mean(dim=0) - self.centre) * segments.mask
 
     def uncertainty(self, segments: Segments) -> Tensor:
         """Standard deviation of the members' step rewards, (B, T)."""
@@ -63,19 +67,17 @@ class PartialReturn(nn.Module):
 
     def returns(self, segments: Segments) -> Tensor:
         """Reduced score of whole segments for every member, (K, B), in units of the temperature."""
-        summed = self.members(segments).sum(dim=-1)  # (K, B)
-        scale = segments.mask.sum(dim=-1).clamp(min=1) if self.reduce == "mean" else 1.0
-        return summed / scale / self.temperature
+        return reduce_steps(self.members(segments), segments.mask, self.reduce) / self.temperature
 
-    def loss(self, batch: PreferenceBatch) -> tuple[Tensor, dict[str, float]]:
-        """Weighted cross-entropy, averaged over members, and what to log."""
-        logit = self.returns(batch.first) - self.returns(batch.second)  # (K, B)
-        target = batch.prob_first.expand_as(logit)
-        each = F.binary_cross_entropy_with_logits(logit, target, reduction="none")  # (K, B)
-        loss = (each * batch.weight).sum(dim=1).mean() / batch.weight.sum().clamp(min=1e-8)
-        decided = batch.prob_first != 0.5
-        right = ((logit.mean(dim=0) > 0) == (batch.prob_first > 0.5))[decided].float()
-        return loss, {
-            "reward/loss": float(loss.detach()),
-            "reward/accuracy": float(right.mean()) if len(right) else 0.5,
-        }
+    def logits(self, first: Segments, second: Segments) -> Tensor:
+        """Logit of P(first preferred) for every member, (K, B)."""
+        one, other = self.returns(both(first, second)).chunk(2, dim=1)
+        return one - other
+
+    def prob_first(self, first: Segments, second: Segments) -> Tensor:
+        """Calibrated P(first preferred), (B,)."""
+        return self.calibration(self.logits(first, second))
+
+    def loss(self, batch: PreferenceBatch, share: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+        """Weighted cross-entropy, averaged over members, and what to log. share (K, B): a pair's weight for a member."""
+        return preference_loss(self.logits(batch.first, batch.second), batch, share)

@@ -48,7 +48,7 @@ def ask(
     rows = [
         Pair(
             Window(a, 0, len(trajectories[a])), Window(b, 0, len(trajectories[b])), float(answer), annotator=teacher,
-            label_model=teacher, teacher=teacher, strategy=strategy, segment_policy="whole",
+            label_model=teacher, teacher=teacher, criterion=getattr(labeler, "criterion", ""), strategy=strategy, segment_policy="whole",
             same_init=trajectories[a].seed == trajectories[b].seed, uid=f"{teacher}-{seed}-{a}-{b}",
         )
         for (a, b, strategy), answer in zip(chosen, answers, strict=True)

