@@ -2,7 +2,7 @@
 export const COMMANDS = {
   left: ["Left is better", ["ArrowLeft", "a"]], right: ["Right is better", ["ArrowRight", "d"]],
   equal: ["Equally good", ["ArrowUp", "w"]], cant_tell: ["Cannot tell", ["ArrowDown", "s"]], both_bad: ["Both are bad", ["b"]],
-  broken: ["A clip is broken", ["x"]], skip: ["Skip (somebody else is asked)", ["n"]],
+  broken: ["A clip is broken", ["x"]], skip: ["Skip", ["n"]],
   undo: ["Undo the last answer", ["z", "Backspace"]], play: ["Play or pause", [" "]], back: ["One frame back", [","]], forward: ["One frame forward", ["."]],
   slower: ["Slower", ["-"]], faster: ["Faster", ["=", "+"]], loop: ["Loop on or off", ["l"]],
   digit: ["1 2 3: how much better; 4 to 9: reasons. In other modes: the clip or the level", ["1", "2", "3", "4", "5", "6", "7", "8", "9"]],

@@ -1,0 +1,117 @@
+"""A real labelling server in a process of its own, a dataset for it, and a client that speaks plain HTTP."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+from robopref.data.store import StoreWriter
+from robopref.envs.point_mass import PointMass
+from robopref.policies.scripted import Imperfection
+from robopref.stages.collect import scripted_episode
+
+
+def dataset(root, episodes=12, horizon=30):
+    """Point-mass episodes, two of each reset: a careful and a careless one, of different lengths."""
+    with StoreWriter(root, fps=20) as writer:
+        for n in range(episodes):
+            env = PointMass(horizon=horizon - 10 * (n % 2), image_size=64)
+            writer.add(scripted_episode(env, n // 2, Imperfection(action_noise=0.7 if n % 2 else 0.1), f"p{n % 2}", 0))
+    return root
+
+
+class Client:
+    """One browser's worth of HTTP: keeps the cookie, names its origin."""
+
+    def __init__(self, address, token=None, origin=None):
+        self.address, self.host = address, f"{address[0]}:{address[1]}"
+        self.origin = origin or f"http://{self.host}"
+        self.cookie = ""
+        if token:
+            status, _, headers = self.ask("POST", "/api/login", {"token": token})
+            assert status == 200, status
+            self.cookie = headers["set-cookie"].split(";")[0]
+            self.set_cookie = headers["set-cookie"]
+
+    def ask(self, method, path, body=None, raw=None, **headers):
+        """(status, parsed body or bytes, headers); a header given as None is left out."""
+        sent = {"Host": self.host, "Origin": self.origin, "Cookie": self.cookie, "Content-Type": "application/json"}
+        sent |= {k.replace("_", "-"): v for k, v in headers.items()}
+        if method == "GET":
+            sent.pop("Content-Type")
+        data = raw if raw is not None else (json.dumps(body).encode() if body is not None else None)
+        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in sent.items():
+            if value is not None and value != "":
+                connection.putheader(name, value)
+        if data is not None and "Content-Length" not in sent and "Transfer-Encoding" not in sent:
+            connection.putheader("Content-Length", str(len(data)))
+        connection.endheaders(data)
+        reply = connection.getresponse()
+        text, told = reply.read(), {k.lower(): v for k, v in reply.getheaders()}
+        connection.close()
+        return reply.status, json.loads(text) if told.get("content-type", "").startswith("application/json") else text, told
+
+    def next(self, n=1, tab="tab-00000001", held=()):
+        """Assignments; waits until the clips of the first ones exist."""
+        for _ in range(300):
+            status, body, _ = self.ask("POST", "/api/next", {"n": n, "tab": tab, "held": list(held)})
+            assert status == 200, body
+            if body["assignments"] or body["progress"]["done"] >= body["progress"]["target"]:
+                return body["assignments"]
+            time.sleep(0.1)
+        raise AssertionError("no question became ready")
+
+    def record(self, *events):
+        status, body, _ = self.ask("POST", "/api/events", {"events": list(events)})
+        assert status == 200, body
+        return body["receipts"]
+
+
+class Server:
+    """`robopref annotate` as a child process."""
+
+    def __init__(self, root, *words):
+        command = [sys.executable, "-m", "robopref.cli", "annotate", str(root), "--port", "0", "--no-browser", *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        people = 1 + sum(len(w.split("=", 1)[1].split(",")) for w in words if w.startswith("annotators="))
+        self.links = {}
+        for _ in range(people):
+            line = self.process.stdout.readline().strip()
+            if not line:
+                raise AssertionError(f"the server ended: {self.process.communicate()[1]}")
+            name, _, link = line.rpartition(": ") if people > 1 else ("me", "", line)
+            self.links[name] = link
+        self.link = next(iter(self.links.values()))
+        host = self.link.split("/")[2]
+        self.address = (host.rpartition(":")[0].strip("[]"), int(host.rpartition(":")[2]))
+
+    def client(self, name=None):
+        link = self.links[name] if name else self.link
+        return Client(self.address, link.split("#t=")[1])
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@contextmanager
+def serving(root, *words):
+    """A server that is stopped at the end."""
+    server = Server(root, *words)
+    try:
+        yield server
+    finally:
+        server.stop()
