@@ -9,19 +9,37 @@ import sys
 import time
 from contextlib import contextmanager
 
-from robopref.data.store import StoreWriter
+import numpy as np
 from robopref.envs.point_mass import PointMass
-from robopref.policies.scripted import Imperfection
-from robopref.stages.collect import scripted_episode
+
+from robopref.arrays import Trajectory
+from robopref.data.store import StoreWriter
 
 
-def dataset(root, episodes=12, horizon=30):
+def dataset(root, episodes=12, horizon=30, states=True):
     """Point-mass episodes, two of each reset: a careful and a careless one, of different lengths."""
     with StoreWriter(root, fps=20) as writer:
         for n in range(episodes):
-            env = PointMass(horizon=horizon - 10 * (n % 2), image_size=64)
-            writer.add(scripted_episode(env, n // 2, Imperfection(action_noise=0.7 if n % 2 else 0.1), f"p{n % 2}", 0))
+            writer.add(acted(PointMass(horizon=horizon - 10 * (n % 2), image_size=64), n // 2, 0.7 * (n % 2), states))
     return root
+
+
+def acted(env, seed, noise, states=True):
+    """One episode of the scripted expert with noise on its actions."""
+    rng = np.random.default_rng([seed, int(10 * noise)])
+    seen, done, reward, success, state = [], [], [], [], []
+    observation, over = env.reset(seed=seed)[0], False
+    while not over:
+        seen.append(observation)
+        state.append(env.get_state())
+        done.append(np.clip(env.expert(observation) + noise * rng.normal(size=2), -1, 1).astype(np.float32))
+        observation, got, _, over, info = env.step(done[-1])
+        reward.append(got)
+        success.append(info["success"])
+    return Trajectory(
+        np.stack(seen), np.stack(done), np.array(reward, np.float32), np.array(success), env.task, seed, f"noise {noise}", "pointmass",
+        np.stack(state) if states else None,
+    )  # fmt: skip
 
 
 class Client:
@@ -55,11 +73,15 @@ class Client:
         reply = connection.getresponse()
         text, told = reply.read(), {k.lower(): v for k, v in reply.getheaders()}
         connection.close()
-        return reply.status, json.loads(text) if told.get("content-type", "").startswith("application/json") else text, told
+        return (
+            reply.status,
+            json.loads(text) if told.get("content-type", "").startswith("application/json") else text,
+            told,
+        )
 
     def next(self, n=1, tab="tab-00000001", held=()):
         """Assignments; waits until the clips of the first ones exist."""
-        for _ in range(300):
+        for _ in range(900):
             status, body, _ = self.ask("POST", "/api/next", {"n": n, "tab": tab, "held": list(held)})
             assert status == 200, body
             if body["assignments"] or body["progress"]["done"] >= body["progress"]["target"]:
@@ -78,7 +100,13 @@ class Server:
 
     def __init__(self, root, *words):
         command = [sys.executable, "-m", "robopref.cli", "annotate", str(root), "--port", "0", "--no-browser", *words]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
         people = 1 + sum(len(w.split("=", 1)[1].split(",")) for w in words if w.startswith("annotators="))
         self.links = {}
         for _ in range(people):

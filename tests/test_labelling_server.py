@@ -93,7 +93,13 @@ def test_every_reply_carries_the_headers_that_lock_the_page(server, ada):
     for path in ("/", "/main.js", "/api/config", "/nothing"):
         _, _, headers = ada.ask("GET", path)
         policy = headers["content-security-policy"]
-        for part in ("default-src 'self'", "object-src 'none'", "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'"):
+        for part in (
+            "default-src 'self'",
+            "object-src 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        ):
             assert part in policy
         assert "unsafe" not in policy and headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer" and "server" not in headers
@@ -102,7 +108,19 @@ def test_every_reply_carries_the_headers_that_lock_the_page(server, ada):
         assert flag in ada.set_cookie
 
 
-ANSWER = {"events": [{"uid": "attack-00000", "kind": "answer", "item": "x", "slot": 0, "gen": 0, "token": 1, "body": {"choice": "left"}}]}
+ANSWER = {
+    "events": [
+        {
+            "uid": "attack-00000",
+            "kind": "answer",
+            "item": "x",
+            "slot": 0,
+            "gen": 0,
+            "token": 1,
+            "body": {"choice": "left"},
+        }
+    ]
+}
 PATHS = [
     "/../pyproject.toml", "/..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/media/../../answers.sqlite", "/media/..%2fanswers.sqlite",
     "/media/%2e%2e%2f%2e%2e%2fanswers.sqlite", "/media/" + "a" * 32, "/media/answers.sqlite", "/media//etc/passwd", "/media/%00", "/media/..%5c..%5cx",
@@ -122,7 +140,9 @@ def test_no_path_leads_out_of_what_is_served(ada, path):
 def test_reading_needs_a_session(server, ada, path, cookie):
     client = Client(server.address)
     name = ada.cookie.split("=")[0]
-    client.cookie = {"none": "", "guessed": f"{name}={'A' * 43}", "wrong name": ada.cookie.replace(name, "session")}[cookie]
+    client.cookie = {"none": "", "guessed": f"{name}={'A' * 43}", "wrong name": ada.cookie.replace(name, "session")}[
+        cookie
+    ]
     assert client.ask("GET", path)[0] == 401
 
 
@@ -131,7 +151,9 @@ def test_writing_needs_a_session(server, path):
     assert Client(server.address).ask("POST", f"/api/{path}", {})[0] == 401
 
 
-@pytest.mark.parametrize(("path", "method"), [("quality", "GET"), ("export", "POST"), ("revoke", "POST"), ("enrol", "POST")])
+@pytest.mark.parametrize(
+    ("path", "method"), [("quality", "GET"), ("export", "POST"), ("revoke", "POST"), ("enrol", "POST")]
+)
 def test_annotators_are_no_organisers(ada, path, method):
     assert ada.ask(method, f"/api/{path}", {} if method == "POST" else None)[0] == 403
 
@@ -156,10 +178,25 @@ def test_forged_posts_are_refused(ada, how):
     assert ada.ask("POST", "/api/events", ANSWER, **FORGED[how])[0] in (403, 415)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "169.254.169.254", "localhost.evil", "127.0.0.1@evil.example", "[::1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:80",
+        "127.0.0.1.evil.example",
+        "",
+        "169.254.169.254",
+        "localhost.evil",
+        "127.0.0.1@evil.example",
+        "[::1",
+        "0.0.0.0",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_name_rebound_to_this_machine_is_refused(ada, host, method):
-    status, _, _ = ada.ask(method, "/api/progress" if method == "GET" else "/api/next", {} if method == "POST" else None, Host=host or "-")
+    status, _, _ = ada.ask(
+        method, "/api/progress" if method == "GET" else "/api/next", {} if method == "POST" else None, Host=host or "-"
+    )
     assert status == 400
 
 
@@ -264,6 +301,15 @@ def test_wrong_requests_end_with_two_and_say_what_to_do(root, words, why):
 
 
 def test_a_port_in_use_is_told(root, server):
-    command = [sys.executable, "-m", "robopref.cli", "annotate", str(root), "--port", str(server.address[1]), "--no-browser"]
+    command = [
+        sys.executable,
+        "-m",
+        "robopref.cli",
+        "annotate",
+        str(root),
+        "--port",
+        str(server.address[1]),
+        "--no-browser",
+    ]
     asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert asked.returncode == 2 and "cannot be used" in asked.stderr

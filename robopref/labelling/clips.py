@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import logging
 import multiprocessing
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -128,7 +129,7 @@ class Clips:
             if len(self._pools) >= _PROCESSES:
                 self._pools.popitem(last=False)[1].shutdown(wait=False)
             context = multiprocessing.get_context("spawn")
-            self._pools[task] = ProcessPoolExecutor(1, mp_context=context, initializer=prepare)
+            self._pools[task] = ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=(os.getpid(),))
         self._pools.move_to_end(task)
         return self._pools[task]
 

@@ -6,6 +6,8 @@ One process per model: several environments in one process can deform each other
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -43,9 +45,16 @@ class ClipJob:
     """(camera, codec, path)."""
 
 
-def prepare(nice: int = 10) -> None:
-    """Make a fresh worker process polite: labelling comes first."""
+def prepare(parent: int, nice: int = 10) -> None:
+    """Make a fresh worker process polite (labelling comes first), and let it end when the server was killed."""
     os.nice(nice)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def make(job: ClipJob) -> int:

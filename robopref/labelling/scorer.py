@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,9 @@ class Scorer:
             return
         self._scored_at = done
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare)
+            self._pool = ProcessPoolExecutor(
+                1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare, initargs=(os.getpid(),)
+            )
         answers = [
             (e["windows"], prob_first(e["body"]["client"]["choice"], e["body"]["server"]["shown"]))
             for e in self._project.answers.current()

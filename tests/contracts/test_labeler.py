@@ -9,6 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from robopref.arrays import Trajectory
+from robopref.data.preferences import Pair, PreferenceStore, Window
+from robopref.data.store import StoreWriter, TrajectoryStore
 
 PRESETS = sorted((Path(__file__).parents[2] / "conf/labeler").glob("*.yaml"))
 
@@ -21,11 +23,34 @@ def trajectory(number, steps=15):
 
 
 @pytest.fixture(params=PRESETS, ids=lambda path: path.stem)
-def labeler(request):
+def labeler(request, tmp_path_factory):
     config = OmegaConf.load(request.param)
     target = hydra.utils.get_class(config["_target_"])
-    seed = {"seed": 3} if "seed" in inspect.signature(target).parameters else {}
-    return hydra.utils.instantiate(config, **seed)
+    more = {"seed": 3} if "seed" in inspect.signature(target).parameters else {}
+    if "dataset" in inspect.signature(target).parameters:  # it looks up answers: give it some
+        more["dataset"] = str(answered(tmp_path_factory))
+    return hydra.utils.instantiate(config, **more)
+
+
+def answered(tmp_path_factory):
+    """A store of every pair these tests ask about, as somebody answered them who goes by summed reward."""
+    root = tmp_path_factory.mktemp("answered") / "store"
+    good, bad = (
+        [
+            change(trajectory(i + shift), reward=reward * np.ones(15, np.float32), success=np.full(15, bool(reward)))
+            for i in range(30)
+        ]
+        for change, shift, reward in ((perfect, 0, 9), (worthless, 100, 0))
+    )
+    with StoreWriter(root) as writer:
+        for one in [*(trajectory(i) for i in range(30)), *(trajectory(100 + i) for i in range(30)), *good, *bad]:
+            writer.add(one)
+    store = TrajectoryStore(root)
+    total = [float(t.reward.sum()) for t in store]
+    asked = [(i, i + 30) for i in (*range(30), *range(60, 90))]
+    rows = [Pair(Window(a, 0, 15), Window(b, 0, 15), float(total[a] > total[b]), source="human") for a, b in asked]
+    PreferenceStore(store).append(rows)
+    return root
 
 
 @pytest.fixture(scope="module")
