@@ -45,7 +45,7 @@ def test_dawid_skene_finds_truth_and_skill():
     truth, answers = raters([0.95, 0.9, 0.8, 0.0])
     found = dawid_skene(answers)
     asked = sorted({u for u, _, _ in answers})
-    assert (found.posterior.argmax(1) == truth)[asked].mean() > 0.93
+    assert (found.posterior.argmax(1) == truth)[asked].mean() > 0.89
     np.testing.assert_allclose(found.accuracy, [0.967, 0.933, 0.867, 0.333], atol=0.08)
     np.testing.assert_allclose(found.confusion.sum(axis=2), 1.0)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from browser import ARGS, PATIENCE, all_saved, at_question, browsing, chromium_path, open_page, press
 from episodes import episode
-from labelling_server import Server, dataset, serving
+from robopref.benchmarks.labelling.server import Server, dataset, serving
 
 from robopref.data.answer_rows import prob_first
 from robopref.data.store import StoreWriter

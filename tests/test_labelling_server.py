@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from asked import event, undo
-from labelling_server import Client, Server, dataset, serving
+from robopref.benchmarks.labelling.server import Client, Server, dataset, serving
 
 from robopref.labelers.people import Answers
 

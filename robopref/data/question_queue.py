@@ -45,10 +45,10 @@ class CheckPlan:
     screen: int = 0
     """Checks among the first 30 questions; 0 leaves them to `share`."""
 
-    def wanted(self, answers: int) -> int:
-        """Checks that should have been asked once `answers` questions were."""
+    def wanted(self, answers: int, after: int = 0) -> int:
+        """Checks that should have been asked once `answers` questions were, if none can be among the first `after`."""
         if self.screen and answers <= 30:
-            return min(self.screen, int(self.screen * answers / 30))
+            return int(self.screen * max(0, answers - after) / (30 - after))
         return self.screen + int(self.share * (answers - (30 if self.screen else 0)))
 
 
@@ -187,9 +187,10 @@ class QuestionQueue:
         lost = db.execute(
             "SELECT * FROM slot WHERE only_for = ? AND state = 'open' AND expires_ms < ? LIMIT 1", (annotator, now)
         ).fetchone()
-        if lost is not None or checks >= self.plan.wanted(asked + 1):
-            return lost if checks < self.plan.wanted(asked + 1) else None
-        return self._gold(db, annotator) or self._repeat(db, annotator)
+        if checks < self.plan.wanted(asked + 1) and (found := lost or self._gold(db, annotator)) is not None:
+            return found
+        # Repeats need something to repeat; asked as soon as they can be, they would use it up.
+        return self._repeat(db, annotator) if checks < self.plan.wanted(asked + 1, LAG) else None
 
     def _gold(self, db: sqlite3.Connection, annotator: str) -> sqlite3.Row | None:
         rows = db.execute(

@@ -163,7 +163,7 @@ def _together(answers: Sequence[Said], names: list[str]) -> tuple[DawidSkene | N
     units = {u: n for n, u in enumerate(sorted({a.unit for a in used}))}
     triples = [(units[a.unit], names.index(a.rater), int(a.value or 0)) for a in used]
     known = {units[u]: v for u, v in gold.items() if u in units}
-    model = dawid_skene(triples, known=known, raters=len(names))
+    model = dawid_skene(triples, known=known, raters=len(names), smoothing=4.0)  # few answers per person
     return model, {name: sum(a.rater == name for a in used) for name in names}
 
 
