@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,10 @@ def metaworld(task: str, rng: np.random.Generator) -> Problem:
 def run(quick: bool = False) -> dict[str, dict[str, Any]]:
     """Rows `labels_active_over_random_NOISE`: geometric mean over problems of the ratio of mean labels, and each problem's own."""
     seeds = range(3 if quick else 10)
-    problems: dict[str, tuple[Callable[[np.random.Generator], Problem], int]] = {
-        "d8": (lambda rng: linear(8, rng), 200)
-    }
+    problems: dict[str, tuple[Callable[[np.random.Generator], Problem], int]] = {"d8": (partial(linear, 8), 200)}
     if not quick:
-        problems["d20"] = (lambda rng: linear(20, rng), 300)
-        problems |= {
-            task: ((lambda rng, task=task: metaworld(task, rng)), 200)
-            for task in ("drawer-open", "button-press-topdown")
-        }
+        problems["d20"] = (partial(linear, 20), 300)
+        problems |= {task: (partial(metaworld, task), 200) for task in ("drawer-open", "button-press-topdown")}
     ratios: dict[str, dict[str, float]] = {noise: {} for noise in NOISES}
     counts: dict[str, dict[str, list[float]]] = {noise: {} for noise in NOISES}
     for name, (make, limit) in problems.items():

@@ -59,7 +59,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
         tried += [(f"stranger {p}", stranger.ask("GET", p)[0]) for p in READS]
         tried += [(f"stranger {p}", stranger.ask("POST", f"/api/{p}", {})[0]) for p in WRITES]
         tried += [(f"annotator {p}", ada.ask("POST", f"/api/{p}", {})[0]) for p in ("export", "enrol", "revoke")]
-        tried += [(f"forged {f}", ada.ask("POST", "/api/events", {"events": [{}]}, **f)[0]) for f in FORGED]
+        tried += [(f"forged {f}", ada.ask("POST", "/api/events", {"events": [{}]}, None, **f)[0]) for f in FORGED]
         tried += [
             (f"method {m}", ada.ask(m, "/api/events", {})[0]) for m in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from .rows import at_most
@@ -15,9 +16,8 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
     """Rows `extra_packages` and `extra_megabytes`."""
     core = _closure(_required("robopref"))
     added = _closure(list(_EXTRA)) - core
-    size = sum(
-        file.locate().stat().st_size for name in added for file in metadata.files(name) or () if file.locate().is_file()
-    )  # type: ignore[attr-defined]
+    files = [Path(str(file.locate())) for name in added for file in metadata.files(name) or ()]
+    size = sum(path.stat().st_size for path in files if path.is_file())
     return {"extra_packages": at_most(len(added), 10, which=sorted(added)), "extra_megabytes": at_most(size / 1e6, 10)}
 
 

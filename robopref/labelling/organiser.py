@@ -74,7 +74,7 @@ def summary(project: Project) -> dict[str, Any]:
         "times": _per_person_times(own), "timeline": _timeline(answers), "failed": sorted(set(project.clips._failed.values()))[:10],
         "scored": project.scorer.rounds,
     }  # fmt: skip
-    return json.loads(json.dumps(_finite(told)))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(_finite(told)))
 
 
 def history(project: Project, person: str) -> list[dict[str, Any]]:

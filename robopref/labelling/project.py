@@ -190,9 +190,9 @@ class Project:
         for episode, good in zip(self.store.episodes, outcome, strict=True):
             by_task[episode.task][0 if good else 1].append(episode.index)
         found = []
-        for good, bad in by_task.values():
-            for n in range(min(self.options.gold, len(good) * len(bad))):
-                a, b = good[n % len(good)], bad[(n + n // len(good)) % len(bad)]
+        for wins, losses in by_task.values():
+            for n in range(min(self.options.gold, len(wins) * len(losses))):
+                a, b = wins[n % len(wins)], losses[(n + n // len(wins)) % len(losses)]
                 windows = (Window(a, 0, self.store.episodes[a].length), Window(b, 0, self.store.episodes[b].length))
                 found.append(Comparison(windows, strategy="gold", gold="first"))
         return found[: self.options.gold]
