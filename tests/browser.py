@@ -72,4 +72,4 @@ def press(page, key):
 
 
 def all_saved(page):
-    page.wait_for_function("document.getElementById('saved').textContent === 'saved'")
+    page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'")

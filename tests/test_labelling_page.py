@@ -74,7 +74,7 @@ def test_keys_that_are_no_answers_store_nothing(browser, server, root):
     at_question(with_minimum)
     before = len(stored(root)[0])
     page = with_minimum
-    for key in ("Control+a", "Alt+ArrowLeft", "Meta+d", "Shift+Tab"):
+    for key in ("Control+a", "Alt+a", "Meta+d"):
         page.keyboard.press(key)
     page.keyboard.press("t")  # into the note
     page.keyboard.type("added was bad")
@@ -102,7 +102,7 @@ def test_an_answer_before_the_clips_were_seen_is_held_back(browser, root):
         at_question(page)
         before = len(stored(root)[0])
         page.keyboard.press("a")
-        page.wait_for_function("document.getElementById('message').textContent.includes('look at the clips')")
+        page.wait_for_function("() => document.getElementById('message').textContent.includes('look at the clips')")
         assert len(stored(root)[0]) == before
         page.context.close()
 
@@ -155,34 +155,31 @@ def test_undo_shows_the_same_question_and_counts_the_new_answer(page, root):
     page.wait_for_function("name => window.shown.at(-1).name === name", arg=name)
 
 
-def test_offline_answers_wait_and_are_sent_later_also_after_the_browser_was_killed(root, server, tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def test_offline_answers_wait_and_are_sent_later_also_after_the_browser_was_killed(browser, root, server, tmp_path):
     before = len(stored(root)[0])
-    with sync_playwright() as playwright:
 
-        def start():
-            context = playwright.chromium.launch_persistent_context(
-                str(tmp_path), executable_path=chromium_path(), args=ARGS
-            )
-            context.set_default_timeout(PATIENCE)
-            return context, context.new_page()
+    def start():
+        context = browser.browser_type.launch_persistent_context(
+            str(tmp_path), executable_path=chromium_path(), args=ARGS
+        )
+        context.set_default_timeout(PATIENCE)
+        return context, context.new_page()
 
-        context, page = start()
-        page.goto(server.link)
-        page.wait_for_function("document.getElementById('frame').textContent.includes('/')")
-        context.set_offline(True)
-        page.wait_for_timeout(500)
-        for key in ("a", "d"):
-            page.keyboard.press(key)
-            page.wait_for_timeout(400)
-        page.wait_for_function("document.getElementById('saved').textContent.startsWith('2 not saved yet')")
-        assert len(stored(root)[0]) == before
-        context.close()
-        context, page = start()
-        page.goto(server.link.split("#")[0])
-        page.wait_for_function("document.getElementById('saved').textContent === 'saved'")
-        context.close()
+    context, page = start()
+    page.goto(server.link)
+    page.wait_for_function("() => document.getElementById('frame').textContent.includes('/')")
+    context.set_offline(True)
+    page.wait_for_timeout(500)
+    for key in ("a", "d"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(400)
+    page.wait_for_function("() => document.getElementById('saved').textContent.startsWith('2 not saved yet')")
+    assert len(stored(root)[0]) == before
+    context.close()
+    context, page = start()
+    page.goto(server.link.split("#")[0])
+    page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'")
+    context.close()
     events = stored(root, before)[0]
     assert [e["body"]["client"]["choice"] for e in events] == ["left", "right"] and len({e["uid"] for e in events}) == 2
 
@@ -215,7 +212,7 @@ def test_every_mode_is_one_key_per_choice(browser, tmp_path, mode, keys, body):
         assert violations(page) == []
         for key in keys:
             page.keyboard.press(key)
-        page.wait_for_function("document.getElementById('progress-text').textContent.startsWith('1 of')")
+        page.wait_for_function("() => document.getElementById('progress-text').textContent.startsWith('1 of')")
         (only,) = (e["body"]["client"] for e in stored(small)[0])
         assert {k: only.get(k) for k in body} == body and page.errors == []
         page.context.close()
@@ -285,7 +282,7 @@ def test_a_clip_that_cannot_be_played_leaves_only_broken_and_skip(browser, serve
     page.route("**/media/*", lambda route: route.fulfill(status=200, content_type="video/mp4", body=b"no video"))
     page.goto(server.link)
     page.wait_for_selector(".failed")
-    page.wait_for_function("document.querySelector('[data-answer=left]')?.disabled")
+    page.wait_for_function("() => document.querySelector('[data-answer=left]')?.disabled")
     assert page.evaluate(
         "[...document.querySelectorAll('#answers button:not(:disabled)')].map(b => b.dataset.answer)"
     ) == ["broken", "skip"]

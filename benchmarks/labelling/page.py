@@ -64,7 +64,7 @@ def _page(browser: Any, link: str) -> Any:
     page.set_default_timeout(120_000)
     page.add_init_script(_LISTEN)
     page.goto(link)
-    page.wait_for_function("window.painted.length > 0")
+    page.wait_for_function("() => window.painted.length > 0")
     return page
 
 
@@ -80,7 +80,7 @@ def _latency(browser: Any, root: Path, steps: int) -> dict[str, dict[str, Any]]:
             page.wait_for_function("n => window.painted.length > n", arg=count)
             spent.append(page.evaluate("window.painted.at(-1) - window.pressed.at(-1)"))
             page.wait_for_timeout(600)
-        page.wait_for_function("document.getElementById('saved').textContent === 'saved'")
+        page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'")
         done = int(page.inner_text("#progress-text").split()[0])
         page.context.close()
         told = {"steps": steps, "p50": round(float(np.median(spent)), 1)}
@@ -105,7 +105,7 @@ def _scripted(browser: Any, root: Path, count: int) -> dict[str, dict[str, Any]]
               document.addEventListener('firstframe', () => setTimeout(go, 0)); go(); })""",
             count,
         )  # fmt: skip
-        page.wait_for_function("document.getElementById('saved').textContent === 'saved'")
+        page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'")
         spent = time.perf_counter() - begin
         page.context.close()
         return {"scripted_answers_per_s": at_least(count / spent, 10, answers=count)}

@@ -37,7 +37,7 @@ class Project:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.store = TrajectoryStore(options.dataset)
-        plan = CheckPlan(options.repeats, 12 if options.screen else 0)
+        plan = CheckPlan(options.repeats, 14 if options.screen else 0)
         pool = questions(
             self.store.episodes, options.mode, options.pool, options.seed, options.segment, options.clips, options.pairs or DEFAULT_TARGET
         )  # fmt: skip

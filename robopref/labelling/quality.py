@@ -16,8 +16,8 @@ from robopref.agreement import DawidSkene, bradley_terry_ability, dawid_skene, k
 GOLD_RIGHT, REPEAT_SAME = 0.95, 0.8
 """What a careful person reaches on gold and on repeats; people agree with themselves in about 79 to 89% (FARPLS)."""
 CHANCE = 0.5
-_SURE, _SETTLED, _ENOUGH = -3.9, -1.0, 12
-"""Flag at a log-likelihood ratio (careful against random) of -3.9 at any time, or below -1 after 12 checks."""
+_SURE, _SETTLED, _ENOUGH = -4.5, -1.5, 12
+"""Flag at a log-likelihood ratio (careful against random) of -4.5 at any time, or below -1.5 after 12 checks."""
 _RARE = 1e-4
 """Chance of a side bias or of haste at which they are flagged."""
 _HASTE = 0.35

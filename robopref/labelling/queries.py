@@ -93,11 +93,20 @@ class Posterior:
             curve = np.maximum(trust * p * (1 - p), 1e-9)
             hessian = (difference.T * curve) @ difference + self.precision * np.eye(d)
             step = np.linalg.solve(hessian, gradient)
-            w = w + step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
-            if float(np.abs(step).max()) < 1e-6:
+            before = self._objective(w, difference, prob_first, trust)
+            # Where answers are separable the curvature vanishes and a full step overshoots.
+            scale = 1.0
+            while scale > 1e-4 and self._objective(w + scale * step, difference, prob_first, trust) < before:
+                scale /= 2
+            w = w + scale * step
+            if float(np.abs(scale * step).max()) < 1e-6:
                 break
         self.mean, self._chol = w, np.linalg.cholesky(np.linalg.inv(hessian))
         return self
+
+    def _objective(self, w: np.ndarray, difference: np.ndarray, prob_first: np.ndarray, trust: np.ndarray) -> float:
+        gap = difference @ w
+        return float((trust * (prob_first * gap - np.logaddexp(0.0, gap))).sum() - 0.5 * self.precision * (w @ w))
 
     def samples(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Reward weights (K, d) drawn from the posterior."""

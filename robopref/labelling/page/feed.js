@@ -14,7 +14,7 @@ function tabId() { // a reload is the same tab; a duplicated tab is another one
 export class Feed {
   // names(mode, n): what clips are called; onChange after every change; onLost(question) when a lease is gone.
   constructor(stage, config, names, onChange, onLost) {
-    Object.assign(this, { stage, config, names, onChange, onLost, tab: tabId(), ready: [], current: undefined, asking: false, progress: {}, seen: performance.now() });
+    Object.assign(this, { stage, config, names, onChange, onLost, tab: tabId(), pending: new Set(), ready: [], current: undefined, asking: false, progress: {}, seen: performance.now() });
     for (const name of ["keydown", "pointerdown"]) document.addEventListener(name, () => { this.seen = performance.now(); }, { passive: true });
     setInterval(() => this.renew(), RENEW);
     window.addEventListener("pagehide", () => { const held = this.held(); if (held.length) beacon("/api/release", { held }); });
@@ -35,9 +35,11 @@ export class Feed {
       const short = (this.progress.ready ?? 99) < 8; // what is fetched ahead cannot be given to others
       const want = (short ? Math.min(1, this.config.prefetch) : this.config.prefetch) + 1 - this.held().length;
       if (want > 0 && !this.stopped) {
-        const { assignments, progress } = await post("/api/next", { n: want, tab: this.tab, held: this.held() });
+        // An answer that is still on its way holds its question, or it would be given out again.
+        const held = [...this.held(), ...this.pending].slice(-30);
+        const { assignments, progress } = await post("/api/next", { n: want, tab: this.tab, held });
         this.progress = progress;
-        for (const one of assignments) if (!this.held().includes(one.name)) this.ready.push(this.make(one));
+        for (const one of assignments) if (![...this.held(), ...held].includes(one.name)) this.ready.push(this.make(one));
         this.trouble = undefined;
         if (!assignments.length && !this.current) setTimeout(() => this.fill(), 1500);
       }

@@ -119,6 +119,7 @@ function answer(choice, extra = {}, key = undefined) {
   const follower = feed.take();
   current = follower;
   if (follower) present(follower);
+  feed.pending.add(question.name);
   const event = send(other ? choice : "answer", body, place);
   past.push({ question, uid: event.uid, choice });
   if (past.length > UNDO) past.shift().question.player.close();
@@ -131,6 +132,7 @@ function undo(entry = past.pop()) {
   if (undoing) return;
   if (current) { feed.putBack(current); current = undefined; }
   undoing = entry;
+  feed.pending.add(entry.name ?? entry.question.name);
   undoing.sent = send("undo", {}, { supersedes: entry.uid, tab: feed.tab }).uid;
   tell(`Taking back: ${COMMANDS[entry.choice]?.[0] ?? entry.choice}`);
 }
@@ -139,7 +141,11 @@ function receipt(told, event, counts) {
   if (counts) progress(counts);
   if (told.status === "rejected") tell(`Not taken: ${told.reason}`);
   if (told.status === "uncounted") tell(`Kept, but not counted: ${told.reason}`);
-  if (undoing?.sent !== event.uid) return;
+  if (undoing?.sent !== event.uid) {
+    if (event.item && undoing?.uid !== event.uid) feed.pending.delete(`${event.item}/${event.slot}`);
+    return;
+  }
+  feed.pending.delete(undoing.name ?? undoing.question.name);
   const { question, choice } = undoing;
   undoing = undefined;
   if (!told.assignment) { question?.player.close(); tell(`Could not be taken back: ${told.reason}`); if (!current) next(); return; }
@@ -267,7 +273,7 @@ async function showHistory() {
       back.addEventListener("click", () => {
         $("history").close();
         const at = past.findIndex((entry) => entry.uid === one.uid);
-        undo(at >= 0 ? past.splice(at, 1)[0] : { uid: one.uid, choice: one.choice });
+        undo(at >= 0 ? past.splice(at, 1)[0] : { uid: one.uid, choice: one.choice, name: one.name });
       });
       item.append(back);
     }
@@ -300,6 +306,7 @@ function buttons() {
   window.addEventListener("beforeunload", (event) => { if (outbox.waiting) event.preventDefault(); });
 }
 
+window.addEventListener("hashchange", () => { if (location.hash.startsWith("#t=")) location.reload(); }); // a link opened in this very tab
 $("theme").addEventListener("click", toggleTheme);
 $("login-form").addEventListener("submit", async (event) => {
   event.preventDefault();
