@@ -240,6 +240,16 @@ def test_places_where_no_database_is_safe_are_refused(tmp_path, monkeypatch):
         EventLog(tmp_path / "x.sqlite", {"format": "b"})
 
 
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    opened(tmp_path).close()
+    reader = sqlite3.connect(f"file:{tmp_path / FILE}?mode=ro", uri=True, isolation_level=None)
+    with pytest.raises(InputError, match="writable folder"), eventlog._database_errors(tmp_path):
+        reader.execute("INSERT INTO meta VALUES ('a', 'b')")
+    reader.close()
+    with pytest.raises(InputError, match="writable folder"), eventlog._database_errors(tmp_path):
+        raise PermissionError(13, "Permission denied")
+
+
 def test_the_file_system_of_a_folder_is_found(tmp_path):
     assert eventlog.filesystem(Path("/proc/self")) == "proc"
     assert eventlog.filesystem(tmp_path.resolve()) not in ("", "proc")

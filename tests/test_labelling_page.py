@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from browser import ARGS, PATIENCE, all_saved, at_question, browsing, chromium_path, open_page, press
 from episodes import episode
-from robopref.benchmarks.labelling.server import Server, dataset, serving
+from robopref.benchmarks.labelling.server import Server, answer, dataset, serving
 
 from robopref.data.answer_rows import prob_first
 from robopref.data.store import StoreWriter
@@ -380,7 +380,16 @@ def test_the_layout_is_the_one_that_was_looked_at(browser, server, width, height
 def write_pictures(root, folder):
     """Golden layout and the pictures of the documentation; look at them before committing. `root`: a real dataset."""
     layout = {}
-    server = Server(root, "annotator=you", "annotators=ada,bob", "strategy=random", "repeats=0")
+    server = Server(root, "annotator=you", "annotators=ada,bob", "strategy=random", "repeats=0", "overlap=2")
+    for name, right in (("ada", 0.95), ("bob", 0.7)):
+        client, rng = server.client(name), random.Random(name)
+        for n in range(18):
+            (given,) = client.next()
+            told = answer(
+                given, rng.choice(["left", "right", "equal"]) if rng.random() > right else "left", f"{name}-{n:08d}"
+            )
+            told["body"]["response_ms"] = 1000 * rng.lognormvariate(1.5, 0.5)
+            client.record(told)
     with browsing() as browser:
         for width, height, name in ((1200, 850, "labelling"), (360, 780, "labelling-phone")):
             page = looked_at(browser, server, width, height)
@@ -394,8 +403,10 @@ def write_pictures(root, folder):
                 page.keyboard.press("Escape")
                 page.click("#theme")
                 page.screenshot(path=str(folder / "labelling-dark.png"))
+                page.click("#theme")
                 page.goto(server.link.split("#")[0] + "organiser.html")
-                page.wait_for_timeout(2500)
+                page.wait_for_selector("#people tr")
+                page.wait_for_timeout(500)
                 page.screenshot(path=str(folder / "labelling-organiser.png"), full_page=True)
             page.context.close()
     server.stop()

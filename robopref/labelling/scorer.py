@@ -112,7 +112,7 @@ def score(
     ours = difference[len(asked) :]
     p = answer_probabilities(posterior.samples(SAMPLES, rng) @ ours.T, lapse=0.05)
     scores = SCORES[strategy](p)
-    first, chance, random = order(scores, AHEAD, rng, ours if strategy == "volume" else None)
+    first, chance, random = order(scores, AHEAD, rng, ours)
     place = {int(i): n for n, i in enumerate(first)}
     rows = []
     for n, (item, _) in enumerate(left):

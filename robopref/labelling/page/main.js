@@ -205,7 +205,7 @@ function refresh() {
   for (const button of document.querySelectorAll("[data-strength]")) button.setAttribute("aria-pressed", String(Number(button.dataset.strength) === said.strength));
   for (const button of document.querySelectorAll("[data-reason]")) button.setAttribute("aria-pressed", String(said.reasons.has(button.dataset.reason)));
   $("side").value = String(said.side);
-  current.player.figures.forEach((figure, n) => figure.classList.toggle("marked", n === said.side && (said.spans.length || said.keypoints.length || said.open)));
+  current.player.figures.forEach((figure, n) => figure.classList.toggle("marked", n === said.side && Boolean(said.spans.length || said.keypoints.length || said.open)));
   const title = names(mode, current.clips.length);
   $("marks").replaceChildren(...[...said.spans.map(([s, a, b]) => `${title[s]} ${a}–${b - 1}`), ...said.keypoints.map(([s, f]) => `${title[s]} ◆ ${f}`), ...(said.open ? [`${title[said.open[0]]} ${said.open[1]}–…`] : [])].map((text) => {
     const item = document.createElement("li"); item.textContent = text; return item;
