@@ -356,7 +356,7 @@ def test_clips_of_recorded_video_show_the_same_frame_while_playing_and_after_scr
 
 
 def boxes(page):
-    ids = ["question", "bar", "stage", "play", "scrub", "answers", "more"]
+    ids = ["question", "stage", "play", "scrub", "answers", "more"]
     return page.evaluate("ids => Object.fromEntries(ids.map(id => { const b = document.getElementById(id).getBoundingClientRect(); return [id, [b.x, b.y, b.width, b.height].map(Math.round)]; }))", ids)  # fmt: skip
 
 
