@@ -150,6 +150,12 @@ def _bench(words: list[str]) -> int:
     return bench(names[0], quick == "true", Path(options["out"]) if "out" in options else None)
 
 
+def _annotate(words: list[str]) -> int:
+    from robopref.labelling.serve import annotate
+
+    return annotate(words)
+
+
 def _split(verb: str, words: list[str], known: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """(plain words, key=value words); with `known`, other keys and any dashed option are refused."""
     plain = [word for word in words if "=" not in word]
@@ -168,6 +174,7 @@ _HANDLERS: dict[str, Callable[[list[str]], int]] = {
     "validate": _validate,
     "doctor": _doctor,
     "bench": _bench,
+    "annotate": _annotate,
 }
 
 if __name__ == "__main__":

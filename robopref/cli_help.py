@@ -83,6 +83,20 @@ VERBS: dict[str, Verb] = {
         "Exit code 0 when nothing is wrong, 2 when something is.",
         hydra=False,
     ),
+    "annotate": Verb(
+        "the labelling page: people compare episodes in a browser",
+        "DATASET [--port P] [--no-browser] [key=value ...]",
+        "Prints the address once the page is ready. Answers are kept in DATASET/meta/preferences/answers.sqlite.\n\n"
+        "  pairs=N             answers wanted (200)         mode=pairs|ranking|best_worst|rating|flag  clips=4\n"
+        "  question=TEXT       label_model=free|return|regret  lang=en  training_id=ID  reasons=[a,b]\n"
+        "  strategy=infogain|disagreement|volume|random        what is asked next; a fifth is always random\n"
+        "  annotators=[a,b]    a link for each person; required with host=ADDRESS (127.0.0.1)  tls_cert= tls_key= hosts=[a]\n"
+        "  overlap=K           people per question (1)      repeats=0.1  screen=true  gold=N   quality checks\n"
+        "  segment=STEPS       windows instead of episodes  cameras=[a,b]  size=256  speed=1.0  minimum=400  prefetch=3\n"
+        "  export=true         only write the answers to the sidecar, which `labeler=people dataset=DATASET` reads\n\n"
+        "  robopref collect task=drawer-open out=data && robopref annotate data",
+        hydra=False,
+    ),
     "doctor": Verb(
         "what this machine can do, in under 5 seconds",
         "[--json]",

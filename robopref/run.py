@@ -65,6 +65,13 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"seed: got {config['seed']!r}, wanted a whole number from 0 to 99 (resets of seeds must not meet)."
         )
+    if str(config["labeler"].get("_target_", "")).endswith(".People"):
+        config["labeler_name"] = "people"  # an experiment may have chosen it
+        if not config["dataset"] and not config["people"]["ask"]:
+            raise InputError(
+                "labeler=people: got no dataset, wanted dataset=DIR, a store that people compared (`robopref annotate DIR`).\n"
+                "Or let every round ask them: experiment=human_in_the_loop."
+            )
     rounds = config["rounds"]
     if not (1 <= rounds["count"] <= 10 and 2 <= rounds["resets"] <= 1000 and rounds["replicas"] >= 2):
         raise InputError(f"rounds: got {rounds}, wanted count 1 to 10, resets 2 to 1000, replicas >= 2.")

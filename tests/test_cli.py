@@ -66,8 +66,8 @@ def test_help_lists_the_presets_on_disk(capsys):
 
 
 def test_verbs_that_do_not_exist_are_not_offered(capsys):
-    assert not {"annotate", "serve", "deploy", "record"} & VERBS.keys()
-    for verb in ("annotate", "quikstart"):
+    assert not {"serve", "deploy", "record"} & VERBS.keys()
+    for verb in ("serve", "quikstart"):
         code, _, err = call(capsys, verb)
         assert code == 2
         assert len(err.splitlines()) <= 5

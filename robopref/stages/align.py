@@ -22,6 +22,7 @@ from robopref.learners.guard import HeldOutGuard
 from robopref.stages.collect import collect_policy
 from robopref.stages.environments import roll
 from robopref.stages.label import ask
+from robopref.stages.people import answered_dataset, are_people, ask_people
 from robopref.stages.ranking import Ranking, rank
 from robopref.stages.reward import Answer, fit_reward, predicted_returns
 from robopref.stages.units import thin, unit, write_log
@@ -51,6 +52,8 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
     """Rollouts of the current policy and the answers about them; returns the store."""
     from hydra.utils import instantiate
 
+    if number == 0 and config["dataset"] and are_people(config):
+        return answered_dataset(Path(config["dataset"]))  # people compared these episodes, not the base's
     store = place / "rollouts" / "store"
     rounds = config["rounds"]
 
@@ -65,6 +68,8 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
     def label(partial: Path) -> dict[str, Any]:
         trajectories = TrajectoryStore(store)
         share = config["pairs"] // rounds["count"] + (number < config["pairs"] % rounds["count"])
+        if are_people(config):
+            return {"asked": ask_people(config, store, share) if config["people"]["ask"] else 0}
         seed = 1000 * config["seed"] + number
         return {
             "asked": ask(

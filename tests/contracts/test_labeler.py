@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 
 from robopref.arrays import Trajectory
 from robopref.checkpoint import save
+from robopref.data.preferences import Pair, PreferenceStore, Window
+from robopref.data.store import StoreWriter, TrajectoryStore
 from robopref.labelers.transfer import Source, Transfer
 from robopref.rewards.partial_return import PartialReturn
 from robopref.types import Dims
@@ -34,13 +36,15 @@ def good_and_bad():
 
 
 @pytest.fixture(params=PRESETS, ids=lambda path: path.stem)
-def labeler(request, tmp_path):
+def labeler(request, tmp_path_factory):
     config = OmegaConf.load(request.param)
     target = hydra.utils.get_class(config["_target_"])
-    seed = {"seed": 3} if "seed" in inspect.signature(target).parameters else {}
+    more = {"seed": 3} if "seed" in inspect.signature(target).parameters else {}
     if "model" in config:  # a rater that reads a model folder gets one whose reward is the goal's closeness
-        config["model"]["folder"] = str(save(closeness(), tmp_path / "reward"))
-    made = hydra.utils.instantiate(config, **seed)
+        config["model"]["folder"] = str(save(closeness(), tmp_path_factory.mktemp("model") / "reward"))
+    if "dataset" in inspect.signature(target).parameters:  # one that looks up answers gets some
+        more["dataset"] = str(answered(tmp_path_factory))
+    made = hydra.utils.instantiate(config, **more)
     if isinstance(made, Transfer):  # one that is fitted knows the answers about a like task
         good, bad = good_and_bad()
         theirs = [*good[:20], *bad[:20]]
@@ -63,6 +67,21 @@ def closeness():
         model.nets[0][2].weight[0, 0] = 1.0
         model.nets[0][4].weight[0, 0] = 3.0
     return model
+
+
+def answered(tmp_path_factory):
+    """A store of every pair these tests ask about, as somebody answered them who goes by summed reward."""
+    root = tmp_path_factory.mktemp("answered") / "store"
+    good, bad = good_and_bad()
+    with StoreWriter(root) as writer:
+        for one in [*(trajectory(i) for i in range(30)), *(trajectory(100 + i) for i in range(30)), *good, *bad]:
+            writer.add(one)
+    store = TrajectoryStore(root)
+    total = [float(t.reward.sum()) for t in store]
+    asked = [(i, i + 30) for i in (*range(30), *range(60, 90))]
+    rows = [Pair(Window(a, 0, 15), Window(b, 0, 15), float(total[a] > total[b]), source="human") for a, b in asked]
+    PreferenceStore(store).append(rows)
+    return root
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,165 @@
+"""Frames of a window, in a process of their own: drawn from stored simulator states, replayed, or cut from recorded video.
+
+One process per model: several environments in one process can deform each other's meshes (Metaworld issue 448).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopref.arrays import InputError, Trajectory
+from robopref.data.store import TrajectoryStore
+from robopref.labelling.encode import encode
+
+DEFAULT = "default"
+"""The camera that the environment itself chooses."""
+_CLOSE = 1e-4
+"""Largest difference of a replayed observation; beyond it the episode is not the one that was stored."""
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """Everything that decides the bytes of the clips of one window."""
+
+    dataset: str
+    episode: int
+    start: int
+    end: int
+    cameras: tuple[str, ...]
+    source: str
+    """`video` or `states`."""
+    size: int
+    stride: int
+    fps: int
+    env: dict[str, Any] | None
+    outputs: tuple[tuple[str, str, str], ...]
+    """(camera, codec, path)."""
+
+
+def prepare(parent: int, nice: int = 10) -> None:
+    """Make a fresh worker process polite (labelling comes first), and let it end when the server was killed."""
+    os.nice(nice)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def make(job: ClipJob) -> int:
+    """Write all clips of a job; returns the number of frames of each. Raises `InputError` when they cannot be made."""
+    pictures = _recorded(job) if job.source == "video" else _drawn(job)
+    for camera, codec, path in job.outputs:
+        encode(Path(path), pictures[camera], job.fps, codec)
+    return len(next(iter(pictures.values())))
+
+
+def _steps(job: ClipJob) -> range:
+    """Steps that are shown: every stride-th one, and the last one, where the outcome shows."""
+    return range(job.end - 1 - (job.end - 1 - job.start) // job.stride * job.stride, job.end, job.stride)
+
+
+def _recorded(job: ClipJob) -> dict[str, np.ndarray]:
+    images = _store(job.dataset).read(job.episode, sim_state=False, images=True).images
+    return {camera: images[camera][_steps(job)] for camera in job.cameras}
+
+
+def _drawn(job: ClipJob) -> dict[str, np.ndarray]:
+    from hydra.errors import InstantiationException
+
+    trajectory = _store(job.dataset).read(job.episode)
+    if job.env is None:
+        raise InputError(
+            f"clips: got episodes of the environment {trajectory.env!r}, which no preset of conf/env makes."
+        )
+    try:
+        env = _environment(tuple(sorted(job.env.items())), job.size)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
+    wanted = set(_steps(job))
+    pictures: dict[str, list[np.ndarray]] = {camera: [] for camera in job.cameras}
+    for step in _visit(env, trajectory, wanted):
+        if step in wanted:
+            for camera in job.cameras:
+                pictures[camera].append(env.render() if camera == DEFAULT else env.render(camera))
+    return {camera: np.stack(frames) for camera, frames in pictures.items()}
+
+
+def _visit(env: Any, trajectory: Trajectory, wanted: set[int]) -> Any:
+    """Bring the environment to every wanted step in turn: by its stored state, else by replaying the episode."""
+    observation, _ = env.reset(seed=max(trajectory.seed, 0))
+    if trajectory.sim_state is not None:
+        for step in sorted(wanted):
+            env.set_state(trajectory.sim_state[step])
+            yield step
+        return
+    for step in range(max(wanted) + 1):
+        if np.abs(observation - trajectory.observation[step]).max() > _CLOSE:
+            raise InputError(
+                f"clips: got another observation at step {step} when replaying episode seed {trajectory.seed}."
+            )
+        yield step
+        observation, *_ = env.step(trajectory.action[step])
+
+
+@lru_cache(maxsize=2)
+def _store(dataset: str) -> TrajectoryStore:
+    return TrajectoryStore(dataset)
+
+
+@lru_cache(maxsize=1)
+def _environment(config: tuple[tuple[str, Any], ...], size: int) -> Any:
+    from hydra.utils import instantiate
+
+    return instantiate(dict(config) | {"image_size": size})
+
+
+def environment_of(episode_env: str, task: str) -> dict[str, Any] | None:
+    """The preset of conf/env that makes the environment with this stored name, or None."""
+    preset = _presets().get(episode_env)
+    return None if preset is None else preset | {"task": task}
+
+
+@lru_cache(maxsize=1)
+def _presets() -> dict[str, dict[str, Any]]:
+    from importlib.resources import files
+
+    import yaml
+
+    texts = [
+        e.read_text(encoding="utf-8")
+        for e in files("robopref.conf").joinpath("env").iterdir()
+        if e.name.endswith(".yaml")
+    ]
+    presets = [dict(yaml.safe_load(text)) for text in texts]
+    return {config["_target_"].rpartition(".")[2].lower(): config for config in presets}
+
+
+def job_key(job: ClipJob, content: str) -> list[Any]:
+    """What a clip's name is made of: the episode's content and every setting, but no path."""
+    told = asdict(job)
+    for name in ("dataset", "episode", "outputs", "cameras"):
+        told.pop(name)
+    return [content, told]
+
+
+def versions() -> Sequence[str]:
+    """Versions that decide pixels and bytes."""
+    import av
+
+    from robopref import __version__
+
+    return [__version__, av.__version__]

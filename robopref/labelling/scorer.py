@@ -1,0 +1,144 @@
+"""The background worker: learns from the answers so far and re-scores the questions that nobody holds. Labelling never waits."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robopref.data.answer_rows import prob_first
+from robopref.data.store import TrajectoryStore
+from robopref.labelling.queries import SCORES, Posterior, answer_probabilities, order
+from robopref.labelling.render import prepare
+
+if TYPE_CHECKING:
+    from robopref.labelling.project import Project
+
+log = logging.getLogger(__name__)
+FIRST = 6
+"""Random questions before any strategy is asked."""
+EVERY = 5
+"""Answers between two scorings."""
+AHEAD = 50
+"""Questions that one scoring puts in order; the others follow by score."""
+SAMPLES = 40
+WIDTH = 20
+"""Features of a window after rotation to its principal axes, at most."""
+
+
+class Scorer:
+    """Starts a scoring in its own process when enough new answers came in. Only the mode `pairs` is scored; others stay random."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._pool: ProcessPoolExecutor | None = None
+        self._running: Future[Any] | None = None
+        self._scored_at = 0
+        self.rounds = 0
+
+    def maybe_start(self) -> None:
+        """Look whether a scoring is due and whether one has ended; returns at once either way."""
+        o = self._project.options
+        if self._running is not None:
+            if self._running.done():
+                self._finish(self._running)
+                self._running = None
+            return
+        done = self._project.answers.queue.counts()["done"]
+        if o.strategy == "random" or o.mode != "pairs" or done < max(FIRST, self._scored_at + EVERY):
+            return
+        self._scored_at = done
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare, initargs=(os.getpid(),)
+            )
+        answers = [
+            (e["windows"], prob_first(e["body"]["client"]["choice"], e["body"]["server"]["shown"]))
+            for e in self._project.answers.current()
+        ]
+        rows = self._project.answers.log.db.execute(
+            "SELECT DISTINCT c.id, c.windows FROM slot s JOIN comparison c ON c.id = s.item WHERE s.state IN ('open', 'waiting') "
+            "AND s.only_for IS NULL AND c.mode = 'pairs'"
+        ).fetchall()
+        asked = [([(w.episode, w.start, w.end) for w in windows], prob) for windows, prob in answers if prob == prob]
+        left = [(r["id"], r["windows"]) for r in rows]
+        if left and asked:
+            job = (str(self._project.store.root), asked, left, o.strategy, o.seed + done)
+            self._running = self._pool.submit(score, *job)
+            self._running.add_done_callback(lambda _: self._wake())
+
+    def close(self) -> None:
+        """Stop the process."""
+        if self._pool is not None:
+            for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+                process.terminate()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _wake(self) -> None:
+        loop = self._project._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._project.nudge)
+
+    def _finish(self, result: Future[Any]) -> None:
+        if result.cancelled():
+            return
+        error = result.exception()
+        if error is not None:
+            log.warning("scoring failed, questions stay in their order: %s: %s", type(error).__name__, error)
+            self._pool = None
+            return
+        self._project.answers.queue.rescore(result.result())
+        self.rounds += 1
+
+
+def score(
+    dataset: str, asked: list[tuple[Any, float]], left: list[tuple[str, str]], strategy: str, seed: int
+) -> list[tuple[str, str, float, float, float]]:
+    """(item, strategy, score, propensity, priority) of every question that is left, the next to ask first."""
+    import json
+
+    rng = np.random.default_rng(seed)
+    windows = [[tuple(w) for w in sides] for sides, _ in asked] + [
+        [tuple(w) for w in json.loads(text)] for _, text in left
+    ]
+    features = window_features(dataset, sorted({w for sides in windows for w in sides}))
+    difference = np.array([features[a] - features[b] for a, b in windows])
+    prob = np.array([p for _, p in asked])
+    posterior = Posterior(precision=0.5, lapse=0.05).fit(difference[: len(asked)], prob)
+    ours = difference[len(asked) :]
+    p = answer_probabilities(posterior.samples(SAMPLES, rng) @ ours.T, lapse=0.05)
+    scores = SCORES[strategy](p)
+    first, chance, random = order(scores, AHEAD, rng, ours)
+    place = {int(i): n for n, i in enumerate(first)}
+    rows = []
+    for n, (item, _) in enumerate(left):
+        if n in place:
+            at = place[n]
+            rows.append((item, "random" if random[at] else strategy, float(scores[n]), float(chance[at]), 1000.0 - at))
+        else:  # asked only if everything before is gone, by score
+            rows.append((item, strategy, float(scores[n]), 1.0 / len(left), float(scores[n])))
+    return rows
+
+
+def window_features(dataset: str, windows: list[tuple[int, int, int]]) -> dict[tuple[int, int, int], np.ndarray]:
+    """What a linear reward may see of a window: mean and end of observations, mean squared action, on principal axes."""
+    store = TrajectoryStore(dataset)
+    raw = []
+    for episode, start, end in windows:
+        t = store.read(episode, sim_state=False)
+        seen, done = t.observation[start:end].astype(np.float64), t.action[start:end].astype(np.float64)
+        raw.append(
+            np.concatenate(
+                [seen.mean(0), seen[-1], seen[-1] - seen[0], done.mean(0), (done**2).mean(0), [np.log(len(seen))]]
+            )
+        )
+    table = np.array(raw)
+    table = (table - table.mean(0)) / np.maximum(table.std(0), 1e-6) * (table.std(0) > 1e-6)
+    _, scale, axes = np.linalg.svd(table, full_matrices=False)
+    kept = axes[: min(WIDTH, int((scale > 1e-8 * scale[0]).sum()) or 1)]
+    turned = table @ kept.T
+    return {w: row / max(float(turned.std()), 1e-9) for w, row in zip(windows, turned, strict=True)}

@@ -1,0 +1,417 @@
+"""The page in a real browser, by real key presses: what is stored is what was pressed, nothing is lost, everybody can use it."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import ARGS, PATIENCE, all_saved, at_question, browsing, chromium_path, open_page, press
+from episodes import episode
+from robopref.benchmarks.labelling.server import Server, answer, dataset, serving
+
+from robopref.data.answer_rows import prob_first
+from robopref.data.store import StoreWriter
+from robopref.labelers.people import Answers
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+LAYOUT = Path(__file__).parent / "golden" / "labelling_layout.json"
+KEYS = {"ArrowLeft": "left", "a": "left", "ArrowRight": "right", "d": "right", "ArrowUp": "equal", "w": "equal", "ArrowDown": "cant_tell", "s": "cant_tell", "b": "both_bad"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsing() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("page") / "store")
+
+
+@pytest.fixture(scope="module")
+def server(root):
+    with serving(root, "minimum=0", "repeats=0", "strategy=random", "pairs=66", "annotators=early") as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, server):
+    page = open_page(browser, server.link)
+    at_question(page)
+    yield page
+    assert page.errors == []
+    assert [url for url in page.asked if f"//{server.address[0]}:{server.address[1]}/" not in url] == []
+    page.context.close()
+
+
+def stored(root, since=0):
+    answers = Answers(root)
+    try:
+        return [e for e in answers.log.events() if e["seq"] > since], answers.problems()
+    finally:
+        answers.close()
+
+
+def test_what_is_stored_is_what_was_pressed_on_either_side(page, root):
+    rng = random.Random(0)
+    keys = [rng.choice(list(KEYS)) for _ in range(12)]
+    before = len(stored(root)[0])
+    names = [press(page, key) for key in keys]
+    all_saved(page)
+    events, problems = stored(root, before)
+    told = [(f"{e['item']}/{e['slot']}", e["body"]["client"]["choice"], e["body"]["client"]["key"]) for e in events]
+    assert told == [(n, KEYS[k], k) for n, k in zip(names, keys, strict=True)] and problems == []
+    assert {e["counted"] for e in events} == {1}
+    sides = {(tuple(e["body"]["server"]["shown"]), prob_first(e["body"]["client"]["choice"], e["body"]["server"]["shown"])) for e in events if e["body"]["client"]["choice"] == "left"}  # fmt: skip
+    assert sides <= {((0, 1), 1.0), ((1, 0), 0.0)}
+
+
+def test_keys_that_are_no_answers_store_nothing(browser, server, root):
+    with_minimum = open_page(browser, server.links["early"])
+    at_question(with_minimum)
+    before = len(stored(root)[0])
+    page = with_minimum
+    for key in ("Control+a", "Alt+a", "Meta+d"):
+        page.keyboard.press(key)
+    page.keyboard.press("t")  # into the note
+    page.keyboard.type("added was bad")
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    page.keyboard.press("a")  # while the help is open
+    page.keyboard.press("Escape")
+    assert len(stored(root)[0]) == before and page.input_value("#note") == "added was bad"
+    page.keyboard.down("d")
+    for _ in range(5):
+        page.keyboard.down("d")  # held: the browser repeats it
+    page.keyboard.up("d")
+    all_saved(page)
+    page.wait_for_timeout(300)
+    events = stored(root, before)[0]
+    assert [e["body"]["client"]["choice"] for e in events] == ["right"] and events[0]["body"]["client"][
+        "note"
+    ] == "added was bad"
+    page.context.close()
+
+
+def test_an_answer_before_the_clips_were_seen_is_held_back(browser, root):
+    with serving(root, "minimum=60000", "annotator=hurry", "strategy=random") as server:
+        page = open_page(browser, server.link)
+        at_question(page)
+        before = len(stored(root)[0])
+        page.keyboard.press("a")
+        page.wait_for_function("() => document.getElementById('message').textContent.includes('look at the clips')")
+        assert len(stored(root)[0]) == before
+        page.context.close()
+
+
+def test_nothing_of_a_question_leaks_into_the_next(page, root):
+    before = len(stored(root)[0])
+    page.keyboard.press(" ")
+    for key in ("2", "4", "[", ".", ".", "]", "k", "m", "k", "-"):
+        page.keyboard.press(key)
+    page.fill("#note", "<script>alert(1)</script> 好")
+    page.keyboard.press("Escape")
+    assert page.locator("#marks li").count() == 3
+    press(page, "a")
+    assert (
+        page.locator("#marks li").count() == 0 and page.input_value("#note") == "" and page.input_value("#speed") == "1"
+    )
+    assert page.locator("[aria-pressed=true]:not(#theme)").count() == 0
+    press(page, "d")
+    all_saved(page)
+    rich, plain = (e["body"]["client"] for e in stored(root, before)[0])
+    assert (
+        rich["strength"] == 2
+        and rich["reasons"] == ["success"]
+        and rich["speed"] == 0.5
+        and rich["note"].endswith("好")
+    )
+    assert len(rich["spans"]) == 1 and rich["spans"][0][0] == 0 and [side for side, _ in rich["keypoints"]] == [0, 1]
+    assert not {"strength", "reasons", "spans", "keypoints", "note"} & set(plain) and plain["speed"] == 1
+
+
+def test_undo_shows_the_same_question_and_counts_the_new_answer(page, root):
+    before = len(stored(root)[0])
+    name = press(page, "a")
+    count = page.evaluate("window.frames_.length")
+    page.keyboard.press("z")
+    at_question(page, count)
+    assert page.evaluate("window.shown.at(-1).name") == name and "Was: Left" in page.inner_text("#message")
+    assert press(page, "d") == name
+    all_saved(page)
+    events = stored(root, before)[0]
+    assert [e["kind"] for e in events] == ["answer", "undo", "answer"] and {e["counted"] for e in events} == {1}
+    answers = Answers(root)
+    item, _, slot = name.rpartition("/")
+    now = [e["body"]["client"]["choice"] for e in answers.current() if (e["item"], str(e["slot"])) == (item, slot)]
+    answers.close()
+    assert now == ["right"]
+    page.keyboard.press("h")  # and from the history, which shows a note as text
+    page.locator("#history-list button").first.click()
+    at_question(page, page.evaluate("window.frames_.length") - 1)
+    page.wait_for_function("name => window.shown.at(-1).name === name", arg=name)
+
+
+def test_offline_answers_wait_and_are_sent_later_also_after_the_browser_was_killed(browser, root, server, tmp_path):
+    before = len(stored(root)[0])
+
+    def start():
+        context = browser.browser_type.launch_persistent_context(
+            str(tmp_path), executable_path=chromium_path(), args=ARGS
+        )
+        context.set_default_timeout(PATIENCE)
+        return context, context.new_page()
+
+    context, page = start()
+    page.goto(server.link)
+    page.wait_for_function("() => document.getElementById('frame').textContent.includes('/')")
+    context.set_offline(True)
+    page.wait_for_timeout(500)
+    for key in ("a", "d"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(400)
+    page.wait_for_function("() => document.getElementById('saved').textContent.startsWith('2 not saved yet')")
+    assert len(stored(root)[0]) == before
+    context.close()
+    context, page = start()
+    page.goto(server.link.split("#")[0])
+    page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'")
+    context.close()
+    events = stored(root, before)[0]
+    assert [e["body"]["client"]["choice"] for e in events] == ["left", "right"] and len({e["uid"] for e in events}) == 2
+
+
+def test_h264_plays_and_nothing_needs_a_network(page):
+    played = page.evaluate(
+        "[...document.querySelectorAll('.clips:not(.prefetched) video')].map(v => [v.videoWidth, v.error, v.canPlayType('video/mp4; codecs=\"avc1.42E01F\"')])"
+    )
+    assert played == [[64, None, "probably"]] * 2 or all(
+        w >= 64 and e is None and c == "probably" for w, e, c in played
+    )
+    kinds = page.evaluate("fetch(document.querySelector('video').src).then(r => r.headers.get('content-type'))")
+    assert kinds == "video/mp4"
+
+
+@pytest.mark.parametrize(
+    ("mode", "keys", "body"),
+    [
+        ("ranking", ["3", "1", "e", "2", "Enter"], {"choice": "ranked", "ranking": [[2], [0, 1]]}),
+        ("best_worst", ["2", "3"], {"choice": "chosen", "best": 1, "worst": 2}),
+        ("rating", ["4"], {"choice": "rated", "rating": 4}),
+        ("flag", ["d"], {"choice": "success"}),
+    ],
+)
+def test_every_mode_is_one_key_per_choice(browser, tmp_path, mode, keys, body):
+    small = dataset(tmp_path / "store", 6)
+    with serving(small, f"mode={mode}", "clips=3", "minimum=0") as server:
+        page = open_page(browser, server.link)
+        at_question(page)
+        assert violations(page) == []
+        for key in keys:
+            page.keyboard.press(key)
+        page.wait_for_function("() => document.getElementById('progress-text').textContent.startsWith('1 of')")
+        (only,) = (e["body"]["client"] for e in stored(small)[0])
+        assert {k: only.get(k) for k in body} == body and page.errors == []
+        page.context.close()
+
+
+def violations(page):
+    from axe_playwright_python.sync_playwright import Axe
+
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}}).response["violations"]
+    return [(v["id"], [n["target"] for n in v["nodes"]][:3]) for v in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 360])
+def test_no_screen_breaks_the_accessibility_rules(browser, server, scheme, width):
+    page = open_page(browser, server.link.split("#")[0], color_scheme=scheme, viewport={"width": width, "height": 780})
+    page.wait_for_selector("#login:not([hidden])")
+    assert violations(page) == []
+    page.fill("#token", server.link)
+    page.keyboard.press("Enter")
+    at_question(page)
+    page.keyboard.press(" ")
+    assert violations(page) == []
+    for key, dialog in (("?", "#help"), ("h", "#history")):
+        page.keyboard.press(key)
+        page.wait_for_selector(f"{dialog}[open]")
+        assert violations(page) == [], dialog
+        page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    sizes = page.evaluate("[...document.querySelectorAll('button,select,input,summary,a')].filter(e => e.offsetParent && !e.classList.contains('skip-link')).map(e => [e.id || e.textContent, e.getBoundingClientRect().width, e.getBoundingClientRect().height])")  # fmt: skip
+    assert [s for s in sizes if min(s[1:]) < 24] == []
+    page.goto(server.link.split("#")[0] + "organiser.html")
+    page.wait_for_selector("#people tr")
+    assert violations(page) == []
+    page.context.close()
+
+
+def test_everything_is_reachable_without_single_keys(page, root):
+    page.keyboard.press("?")
+    page.locator("#keys-on").uncheck()
+    page.keyboard.press("Escape")
+    before = len(stored(root)[0])
+    page.keyboard.press("a")
+    page.wait_for_timeout(200)
+    assert len(stored(root)[0]) == before
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement?.dataset?.answer") == "equal":
+            break
+    press(page, "Enter")
+    all_saved(page)
+    assert stored(root, before)[0][-1]["body"]["client"]["choice"] == "equal"
+
+
+def test_who_wants_no_motion_starts_paused(browser, server):
+    page = open_page(browser, server.link, reduced_motion="reduce")
+    at_question(page)
+    assert page.inner_text("#play") == "Play" and page.evaluate(
+        "[...document.querySelectorAll('video')].every(v => v.paused)"
+    )
+    page.context.close()
+
+
+def test_a_clip_that_cannot_be_played_leaves_only_broken_and_skip(browser, server):
+    page = open_page(browser, server.link.split("#")[0])
+    page.route("**/media/*", lambda route: route.fulfill(status=200, content_type="video/mp4", body=b"no video"))
+    page.goto(server.link)
+    page.wait_for_selector(".failed")
+    page.wait_for_function("() => document.querySelector('[data-answer=left]')?.disabled")
+    assert page.evaluate(
+        "[...document.querySelectorAll('#answers button:not(:disabled)')].map(b => b.dataset.answer)"
+    ) == ["broken", "skip"]
+    page.context.close()
+
+
+def blocks(steps, size=96):
+    """Pictures that say their own number: 8 black or white blocks in the top third, most significant bit first."""
+    pictures = np.full((steps, size, size, 3), 128, np.uint8)
+    for frame in range(steps):
+        for bit in range(8):
+            pictures[frame, : size // 3, bit * size // 8 : (bit + 1) * size // 8] = 255 * (frame >> (7 - bit) & 1)
+    return pictures
+
+
+def numbered(root, lengths=(64, 50, 64, 41)):
+    """Recorded episodes whose pictures carry their frame number."""
+    from dataclasses import replace
+
+    with StoreWriter(root, fps=25) as writer:
+        for n, steps in enumerate(lengths):
+            writer.add(
+                replace(episode(n, steps, chunk=False, state=0, expert=False, seed=1), images={"wrist": blocks(steps)})
+            )
+    return root
+
+
+READ = """
+() => [...document.querySelectorAll('.clips:not(.prefetched) video')].map((video) => {
+  const canvas = document.createElement('canvas');
+  canvas.width = canvas.height = 96;
+  const pen = canvas.getContext('2d', { willReadFrequently: true });
+  pen.drawImage(video, 0, 0, 96, 96);
+  let number = 0;
+  for (let bit = 0; bit < 8; bit++) number = 2 * number + (pen.getImageData(12 * bit + 6, 14, 1, 1).data[0] > 128);
+  return number;
+})
+"""
+WATCH = (
+    "(ms) => new Promise((done) => { const read = "
+    + READ.strip()
+    + """; const seen = []; const end = performance.now() + ms;
+  const tick = () => { seen.push(read()); performance.now() < end ? requestAnimationFrame(tick) : done(seen); }; tick(); })"""
+)
+
+
+def test_clips_of_recorded_video_show_the_same_frame_while_playing_and_after_scrubs(browser, tmp_path):
+    root = numbered(tmp_path / "store")
+    lengths = {"64": 64, "50": 50}
+    with serving(root, "minimum=0", "strategy=random") as server:
+        page = open_page(browser, server.link)
+        at_question(page)
+        assert page.evaluate("document.querySelector('video').videoWidth") == 96
+        seen = np.array(page.evaluate(WATCH, 6000))
+        ends = [int(t.split("/")[1]) for t in [page.inner_text("#frame")]]
+        shorter = min(seen.max(axis=0))
+        both = seen[(seen < shorter).all(axis=1)]
+        apart = np.abs(both[:, 0] - both[:, 1])
+        assert len(both) > 20 and np.quantile(apart, 0.999) <= 1 and apart.max() <= 2, (lengths, ends)
+        rng = random.Random(0)
+        for _ in range(20):
+            frame = rng.randrange(0, ends[0])
+            page.evaluate(
+                "(n) => { const s = document.getElementById('scrub'); s.value = n; s.dispatchEvent(new Event('input')); }",
+                frame,
+            )
+            page.wait_for_timeout(250)
+            left, right = page.evaluate(READ)
+            assert max(left, right) == frame and min(left, right) in (frame, shorter)
+        page.context.close()
+
+
+def boxes(page):
+    ids = ["question", "stage", "play", "scrub", "answers", "more"]
+    return page.evaluate("ids => Object.fromEntries(ids.map(id => { const b = document.getElementById(id).getBoundingClientRect(); return [id, [b.x, b.y, b.width, b.height].map(Math.round)]; }))", ids)  # fmt: skip
+
+
+def looked_at(browser, server, width, height):
+    page = open_page(browser, server.link, viewport={"width": width, "height": height})
+    at_question(page)
+    page.keyboard.press(" ")
+    page.wait_for_timeout(300)
+    return page
+
+
+@pytest.mark.parametrize(("width", "height"), [(1200, 850), (360, 780)])
+def test_the_layout_is_the_one_that_was_looked_at(browser, server, width, height):
+    page = looked_at(browser, server, width, height)
+    golden = json.loads(LAYOUT.read_text(encoding="utf-8"))[f"{width}x{height}"]
+    for name, box in boxes(page).items():
+        np.testing.assert_allclose(box, golden[name], atol=40, err_msg=name)
+    page.context.close()
+
+
+def write_pictures(root, folder):
+    """Golden layout and the pictures of the documentation; look at them before committing. `root`: a real dataset."""
+    layout = {}
+    server = Server(root, "annotator=you", "annotators=ada,bob", "strategy=random", "repeats=0", "overlap=2")
+    for name, right in (("ada", 0.95), ("bob", 0.7)):
+        client, rng = server.client(name), random.Random(name)
+        for n in range(18):
+            (given,) = client.next()
+            told = answer(
+                given, rng.choice(["left", "right", "equal"]) if rng.random() > right else "left", f"{name}-{n:08d}"
+            )
+            told["body"]["response_ms"] = 1000 * rng.lognormvariate(1.5, 0.5)
+            client.record(told)
+    with browsing() as browser:
+        for width, height, name in ((1200, 850, "labelling"), (360, 780, "labelling-phone")):
+            page = looked_at(browser, server, width, height)
+            layout[f"{width}x{height}"] = boxes(page)
+            page.screenshot(path=str(folder / f"{name}.png"))
+            if width > 1000:
+                page.keyboard.press("2")
+                page.keyboard.press("?")
+                page.wait_for_timeout(300)
+                page.screenshot(path=str(folder / "labelling-keys.png"))
+                page.keyboard.press("Escape")
+                page.click("#theme")
+                page.screenshot(path=str(folder / "labelling-dark.png"))
+                page.click("#theme")
+                page.goto(server.link.split("#")[0] + "organiser.html")
+                page.wait_for_selector("#people tr")
+                page.wait_for_timeout(500)
+                page.screenshot(path=str(folder / "labelling-organiser.png"), full_page=True)
+            page.context.close()
+    server.stop()
+    LAYOUT.write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_pictures(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,112 @@
+"""The background worker re-scores questions from answers; people are the rater of a run."""
+
+import sys
+
+import numpy as np
+import pytest
+from robopref.benchmarks.labelling.server import answer, dataset, serving
+
+from robopref.arrays import InputError
+from robopref.data.pairs import Pair, Window
+from robopref.data.preferences import PreferenceStore
+from robopref.data.store import TrajectoryStore
+from robopref.labelling.scorer import score, window_features
+
+
+def test_scores_follow_the_answers_and_say_how_likely_each_question_was(tmp_path):
+    root = dataset(tmp_path / "s", 12)
+    store = TrajectoryStore(root)
+    whole = [(e.index, 0, e.length) for e in store.episodes]
+    asked = [([whole[a], whole[b]], float(a % 2 == 0)) for a, b in ((0, 1), (2, 3), (5, 4), (6, 7), (9, 8), (10, 11))]
+    left = [
+        (f"i{a}-{b}", f"[[{a},0,{whole[a][2]}],[{b},0,{whole[b][2]}]]")
+        for a in range(12)
+        for b in range(a)
+        if a - b > 1
+    ]
+    for strategy in ("infogain", "disagreement", "volume"):
+        rows = score(str(root), asked, left, strategy, 0)
+        assert [r[0] for r in rows] == [name for name, _ in left] and all(0 < r[3] <= 1 for r in rows)
+        assert {r[1] for r in rows} <= {"random", strategy}
+        assert len({r[4] for r in rows if r[4] > 100}) == 50
+    assert rows == score(str(root), asked, left, "volume", 0)
+
+
+def test_features_tell_windows_apart_and_are_of_one_scale(tmp_path):
+    root = dataset(tmp_path / "s", 6)
+    table = np.array(list(window_features(str(root), [(i, 0, 20) for i in range(6)]).values()))
+    assert np.isfinite(table).all() and np.linalg.matrix_rank(table - table.mean(0)) >= 4
+    assert 0.2 < table.std() < 2
+
+
+def test_the_server_rescores_while_people_label(tmp_path):
+    with serving(dataset(tmp_path / "s", 12), "minimum=0", "repeats=0", "strategy=infogain") as server:
+        client = server.client()
+        for n in range(8):
+            (given,) = client.next()
+            client.record(answer(given, ("left", "right")[n % 2], f"scored-{n:04d}"))
+        for _ in range(600):
+            told = client.ask("GET", "/api/quality")[1]
+            if told["scored"]:
+                break
+        assert told["scored"] >= 1
+        (given,) = client.next(tab="tab-00000002")
+        client.record(answer(given, "left", "scored-last"))
+        assert {"infogain", "random"} >= set(client.ask("GET", "/api/quality")[1]["strategies"])
+
+
+def test_people_need_a_dataset_that_was_answered(tmp_path):
+    from robopref.run import compose
+    from robopref.stages.people import answered, answered_dataset, are_people
+
+    with pytest.raises(InputError, match="dataset=DIR"):
+        compose(["labeler=people"])
+    root = dataset(tmp_path / "s", 4)
+    config = compose(["experiment=quickstart", "labeler=people", f"dataset={root}"])
+    assert are_people(config) and config["labeler_name"] == "people" and answered(root) == 0
+    with pytest.raises(InputError, match="export=true"):
+        answered_dataset(root)
+    PreferenceStore(TrajectoryStore(root)).append([Pair(Window(0, 0, 30), Window(1, 0, 20), 1.0, source="human")])
+    assert answered_dataset(root) == root.resolve()
+    assert compose(["experiment=human_in_the_loop"])["people"]["ask"] is True
+
+
+@pytest.mark.slow
+def test_a_round_waits_for_people_and_goes_on_with_their_answers(tmp_path):
+    import threading
+
+    from robopref.run import compose
+    from robopref.stages import people
+
+    root = dataset(tmp_path / "s", 8)
+    config = compose(
+        ["experiment=human_in_the_loop", "people.options=[minimum=0,repeats=0,strategy=random]", "people.port=0"]
+    )
+    printed = tmp_path / "printed"
+
+    class Told(people.subprocess.Popen):
+        def __init__(self, command, **more):
+            more["stdout"] = printed.open("w")
+            super().__init__(command, **more)
+
+    def label():
+        from robopref.benchmarks.labelling.server import Client
+
+        while not printed.exists() or "#t=" not in printed.read_text():
+            pass
+        link = printed.read_text().strip()
+        host, port = link.split("/")[2].split(":")
+        client = Client((host, int(port)), link.split("#t=")[1])
+        for n in range(3):
+            (given,) = client.next()
+            client.record(answer(given, "left", f"looped-{n:04d}"))
+
+    labeller = threading.Thread(target=label)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(people.subprocess, "Popen", Told)
+        labeller.start()
+        assert people.ask_people(config, root, 3, pause=0.2) == 3
+    labeller.join()
+    rows = PreferenceStore(TrajectoryStore(root)).pairs()
+    assert len(rows) == 3 and all(p.source == "human" and p.answered for p in rows)
+    assert sys.modules["robopref.stages.people"] is people
