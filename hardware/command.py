@@ -101,8 +101,19 @@ def read(frame_id: str, names: Sequence[str], points: Sequence[Mapping[str, Any]
         target = np.array(numbers, dtype=np.float64)
     except OverflowError:  # an integer beyond float64
         return command(fault=Reason.NONFINITE)
-    duration = points[0].get("time_from_start", 0.0)
-    if isinstance(duration, Mapping):
-        duration = duration.get("sec", 0) + 1e-9 * duration.get("nanosec", 0)
+    duration = _seconds(points[0].get("time_from_start", 0.0))
+    if duration is None:
+        return command(fault=Reason.DTYPE)
     gripper = float(target[JOINTS]) if len(target) > JOINTS else None
-    return command(target=target[:JOINTS], gripper=gripper, duration=float(duration))
+    return command(target=target[:JOINTS], gripper=gripper, duration=duration)
+
+
+def _seconds(value: Any) -> float | None:
+    """A duration in ROS 2 or ROS 1 spelling, or plain seconds; None if it is neither."""
+    if isinstance(value, Mapping):
+        parts = value.get("sec", value.get("secs", 0)), value.get("nanosec", value.get("nsecs", 0))
+    else:
+        parts = value, 0
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e18 for x in parts):
+        return None
+    return float(parts[0]) + 1e-9 * float(parts[1])
