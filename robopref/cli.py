@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from robopref import __version__
@@ -145,6 +146,16 @@ def _bench(words: list[str]) -> int:
     return bench(names[0], quick == "true", Path(options["out"]) if "out" in options else None)
 
 
+def _serve(words: list[str]) -> int:
+    _, options = _split("serve", words, known=("checkpoint", "host", "port", "device", "precision", "compile"))
+    # The robot's package is an edge: nothing here imports it, it is entered by name.
+    return int(import_module("robopref.hardware.policy_server").main(options))
+
+
+def _deploy(words: list[str]) -> int:
+    return int(import_module("robopref.hardware.deploy").main(words))
+
+
 def _split(verb: str, words: list[str], known: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """(plain words, key=value words); with `known`, other keys and any dashed option are refused."""
     plain = [word for word in words if "=" not in word]
@@ -163,6 +174,8 @@ _HANDLERS: dict[str, Callable[[list[str]], int]] = {
     "validate": _validate,
     "doctor": _doctor,
     "bench": _bench,
+    "serve": _serve,
+    "deploy": _deploy,
 }
 
 if __name__ == "__main__":
