@@ -213,7 +213,7 @@ class Agent:
             self._adopt(reading, step)
             self._arm()
             if observation is not None and not self.paused:
-                self._ask(reading)
+                self._ask(reading, observation)
             self._command(reading, step)
         if self._record is not None:
             self._record(step)
@@ -281,7 +281,7 @@ class Agent:
             )
         return ChunkQueue(int(told["horizon"]), int(told["execute"]), self.settings.mode)
 
-    def _ask(self, reading: Reading) -> None:
+    def _ask(self, reading: Reading, observation: np.ndarray) -> None:
         assert self._queue is not None
         waiting = [
             number for number, (_, _, sent) in self._asked.items() if time.monotonic() - sent > self.settings.patience
@@ -296,13 +296,13 @@ class Agent:
         if plan is None:
             return
         self._chunk += 1
-        if self.client.ask(self._request(plan)):
+        if self.client.ask(self._request(plan, observation)):
             self._asked[self._chunk] = (plan.step, reading.stamp, time.monotonic())
         else:
             self._queue.forget()
 
-    def _request(self, plan: Plan) -> dict[str, Any]:
-        told: dict[str, Any] = {"state": np.stack(self._history).astype(np.float32), "robopref/obs_id": self._chunk}
+    def _request(self, plan: Plan, observation: np.ndarray) -> dict[str, Any]:
+        told: dict[str, Any] = {"state": observation, "robopref/obs_id": self._chunk}
         told["robopref/deadline_ms"] = 1000.0 * self.settings.adopt_age
         if plan.previous is not None:
             told |= {"robopref/previous": plan.previous.astype(np.float32), "robopref/delay": plan.delay}

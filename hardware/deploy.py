@@ -53,6 +53,7 @@ class Session:
     agent: Agent
     recorder: Recorder
     goal: np.ndarray
+    loop: asyncio.Task[None]
     seed: int = 0
     successes: int = 0
     episodes: int = 0
@@ -70,6 +71,8 @@ class Session:
             self.recorder.begin(seed=self.seed, goal=self.goal.copy(), **about)
             stop = min(end, time.monotonic() + episode)
             while not (success := self.reached()) and time.monotonic() < stop:
+                if self.loop.done():
+                    self.loop.result()  # the loop never ends by itself: its error is ours
                 await asyncio.sleep(0.05)
             self.recorder.end(success)
             self.seed, self.episodes, self.successes = self.seed + 1, self.episodes + 1, self.successes + success
@@ -141,7 +144,7 @@ async def session(
         loop = asyncio.create_task(agent.run())
         try:
             async with OperatorView(agent, sock=page) as view:
-                yield Session(agent, recorder, goal), view
+                yield Session(agent, recorder, goal, loop), view
         finally:
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)

@@ -34,7 +34,21 @@ EDGE_MAY = {
     "envs": {"arrays", "types", "protocols", "progress"},
     "hardware": {part for part, floor in FLOOR.items() if floor <= 4},
 }
-ROBOT_SIDE = {"guard", "limits", "limiter", "reasons", "command", "kinematics", "workspace", "rosbridge", "franka"}
+ROBOT_SIDE = {
+    "guard",
+    "limits",
+    "limiter",
+    "reasons",
+    "command",
+    "kinematics",
+    "workspace",
+    "frames",
+    "journal",
+    "topics",
+    "rosbridge",
+    "franka",
+    "ros_node",
+}
 
 
 def modules():

@@ -54,6 +54,8 @@ async def chain(record=None, settings=PATIENT, guard=LENIENT, pictures=False):
             yield agent, node, server, policies
         finally:
             for task in tasks:
+                if task.done():
+                    task.result()  # neither ends by itself
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -124,7 +126,6 @@ def test_a_broken_connection_means_a_new_epoch():
         async with chain() as (agent, node, server, _policies):
             await until(lambda: node.guard.state is State.RUNNING)
             epoch = node.guard.epoch
-            agent.bridge._socket_task = None
             for client in list(server._clients):
                 await client.socket.close()
             await until(lambda: node.guard.state is State.RUNNING and node.guard.epoch > epoch)
