@@ -56,7 +56,9 @@ def seams(mode: Any, delay: int, episodes: int = 4, steps: int = 60) -> tuple[in
     from robopref.hardware.chunk_queue import ChunkQueue, Plan
     from robopref.hardware.policy_server import Inference, Request
 
-    inference, idle, across, within = Inference(policy()), 0, [], []
+    inference, idle = Inference(policy()), 0
+    across: list[float] = []
+    within: list[float] = []
     for seed in range(100, 100 + episodes):
         queue, goal, q = ChunkQueue(H, EXECUTE, mode), goal_of(seed), HOME.copy()
         waiting: tuple[int, Plan, np.ndarray] | None = None

@@ -131,7 +131,7 @@ class ArmReach(gymnasium.Env[np.ndarray, np.ndarray]):
             np.asarray(observation[part], dtype=np.float64) for part in (slice(7), slice(7, 10), slice(10, 13))
         )
         way = goal - point
-        step = way * min(1.0, 0.04 / (np.linalg.norm(way) + 1e-9))
+        step = way * min(1.0, 0.04 / (float(np.linalg.norm(way)) + 1e-9))
         if self.space.kind == "ee_delta":
             return np.clip(step / self.space.scale, -1, 1).astype(np.float32)
         move = kinematics.solve_twist(q, np.concatenate([step, np.zeros(3)]), damping=0.1)

@@ -153,7 +153,11 @@ async def session(
 
 def finish(running: Session, out: Path, hz: float) -> dict[str, Any]:
     """Make the dataset and say how it went."""
-    report = running.agent.tally.report() | {"episodes": running.episodes, "successes": running.successes}
+    report: dict[str, Any] = {
+        **running.agent.tally.report(),
+        "episodes": running.episodes,
+        "successes": running.successes,
+    }
     report |= {"dropped_rows": running.recorder.dropped, "recorder": running.recorder.failure or "fine"}
     store = out / "dataset"
     number = 1

@@ -11,50 +11,24 @@ import asyncio
 import contextlib
 import itertools
 import ssl as tls
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
 from robopref.arrays import InputError
 
-from .frames import MAX_BYTES, Decoder, FrameError, encode
+from .frames import MAX_BYTES
+from .link import BridgeError, Link, Mailbox
 
 Dialect = Literal["ros1", "ros2"]
 Handler = Callable[[Any], None]
 Service = Callable[[dict[str, Any]], Awaitable[dict[str, Any]] | dict[str, Any]]
 SUCCEEDED, CANCELED, ABORTED = 4, 5, 6
+_ROS1: dict[Any, int] = {3: SUCCEEDED, 2: CANCELED, 8: CANCELED}
 
 
-class BridgeError(RuntimeError):
-    """The server said no, or did not answer in time."""
-
-
-class Mailbox:
-    """A box for one message: a newer one replaces it. Ages are seconds of the local monotonic clock."""
-
-    def __init__(self) -> None:
-        self.message: Any = None
-        self.received = float("-inf")
-        self.count = 0
-        self._news = asyncio.Event()
-
-    def __call__(self, message: Any) -> None:
-        self.message, self.received = message, time.monotonic()
-        self.count += 1
-        self._news.set()
-
-    @property
-    def age(self) -> float:
-        """Seconds since the message came; infinite before the first."""
-        return time.monotonic() - self.received
-
-    async def next(self, timeout: float | None = None) -> Any:
-        """Wait for a message newer than now. Raises `TimeoutError`."""
-        self._news.clear()
-        await asyncio.wait_for(self._news.wait(), timeout)
-        return self.message
+__all__ = ["BridgeError", "Dialect", "Mailbox", "Result", "RosBridge"]
 
 
 @dataclass(frozen=True)
@@ -69,21 +43,6 @@ class Result:
 class _Goal:
     done: asyncio.Future[Result]
     feedback: Handler | None
-
-
-@dataclass
-class Counters:
-    """What the connection went through."""
-
-    connects: int = 0
-    received: int = 0
-    sent: int = 0
-    dropped: int = 0
-    """Publishes without a connection."""
-    broken: int = 0
-    """Frames that were no message."""
-    statuses: list[str] = field(default_factory=list)
-    """The last complaints of the server."""
 
 
 class RosBridge:
@@ -102,31 +61,28 @@ class RosBridge:
     ) -> None:
         if dialect not in ("ros1", "ros2"):
             raise InputError(f"RosBridge.dialect: got {dialect!r}, wanted ros1 or ros2.")
-        self.url, self.dialect, self.counters = url, dialect, Counters()
-        self.on_connect: list[Callable[[], None]] = []
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._ssl, self._ping, self._backoff, self._limit = ssl, ping, backoff, limit
-        self._socket: Any = None
+        self.url, self.dialect = url, dialect
+        self._link = Link(
+            url, self._dispatch, self._down, token=token, ssl=ssl, ping=ping, backoff=backoff, limit=limit
+        )
+        self.counters, self.on_connect = self._link.counters, self._link.on_connect
+        self._send, self._stand, self._fall = self._link.send, self._link.stand, self._link.fall
         self._task: asyncio.Task[None] | None = None
-        self._up = asyncio.Event()
         self._ids = itertools.count(1)
-        self._standing: dict[str, dict[str, Any]] = {}
-        """What is said again after every reconnect, by key."""
         self._topics: dict[str, list[Handler]] = {}
         self._services: dict[str, Service] = {}
         self._actions: dict[str, Callable[[dict[str, Any], Handler], Awaitable[Result]]] = {}
         self._calls: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._goals: dict[str, _Goal] = {}
         self._jobs: set[asyncio.Task[None]] = set()
-        self._outbox: asyncio.Queue[str] = asyncio.Queue(64)
 
     @property
     def connected(self) -> bool:
         """Whether a connection stands now."""
-        return self._up.is_set()
+        return self._link.up.is_set()
 
     async def __aenter__(self) -> RosBridge:
-        self._task = asyncio.create_task(self._stay())
+        self._task = asyncio.create_task(self._link.stay())
         return self
 
     async def __aexit__(
@@ -140,7 +96,7 @@ class RosBridge:
     async def wait(self, timeout: float = 10.0) -> None:
         """Wait for a connection. Raises `BridgeError` when none comes."""
         try:
-            await asyncio.wait_for(self._up.wait(), timeout)
+            await asyncio.wait_for(self._link.up.wait(), timeout)
         except TimeoutError as error:
             raise BridgeError(f"{self.url}: got no connection within {timeout} s") from error
 
@@ -250,7 +206,7 @@ class RosBridge:
             topic = f"{action}/{end}"
             if heard and topic not in self._topics:
                 self.subscribe(topic, f"{kind}Action{end.title()}", self._ros1_heard, queue_length=10)
-            elif not heard and f"advertise {topic}" not in self._standing:
+            elif not heard and not self._link.stands(f"advertise {topic}"):
                 self.advertise(topic, f"{kind}ActionGoal" if end == "goal" else "actionlib_msgs/GoalID")
         stamped = {"goal_id": {"id": name, "stamp": {"secs": 0, "nsecs": 0}}, "goal": args}
         if not self.publish(f"{action}/goal", {"header": {}, **stamped}):
@@ -265,7 +221,7 @@ class RosBridge:
             goal.feedback(message["feedback"])
         if "result" in message and not goal.done.done():
             # actionlib: 3 succeeded, 2 and 8 cancelled, 4 aborted, 5 rejected.
-            translated = {3: SUCCEEDED, 2: CANCELED, 8: CANCELED}.get(status.get("status"), ABORTED)
+            translated = _ROS1.get(status.get("status"), ABORTED)
             goal.done.set_result(Result(translated, message["result"]))
 
     def _cancel(self, action: str, name: str) -> None:
@@ -288,79 +244,11 @@ class RosBridge:
         name = rest.rpartition("/")[2]
         return f"{package}/{name}" if self.dialect == "ros1" else f"{package}/{group}/{name}"
 
-    # Connection ------------------------------------------------------------------------------------------------------
-
-    async def _stay(self) -> None:
-        """Connect, listen, and connect again, with pauses that grow while nobody answers."""
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import WebSocketException
-
-        pause = self._backoff[0]
-        while True:
-            try:
-                options: dict[str, Any] = {"compression": None, "max_size": self._limit, "ping_interval": self._ping}
-                options |= {"ping_timeout": 2 * self._ping, "close_timeout": 1.0, "open_timeout": 3.0}
-                async with connect(self.url, additional_headers=self._headers, ssl=self._ssl, **options) as socket:
-                    pause = self._backoff[0]
-                    await self._talk(socket)
-            except (OSError, WebSocketException, TimeoutError):
-                pass  # the state says so; the next attempt follows
-            self._down()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, self._backoff[1])
-
-    async def _talk(self, socket: Any) -> None:
-        self._outbox = asyncio.Queue(64)
-        for words in self._standing.values():
-            await socket.send(encode(words))
-        self.counters.connects += 1
-        self._up.set()
-        for listener in self.on_connect:
-            listener()
-        writer = asyncio.create_task(self._write(socket))
-        decoder = Decoder(self._limit)
-        try:
-            async for frame in socket:
-                self.counters.received += 1
-                try:
-                    message = decoder.decode(frame)
-                    if message is not None:
-                        self._dispatch(message)
-                except FrameError:
-                    self.counters.broken += 1
-        finally:
-            writer.cancel()
-
-    async def _write(self, socket: Any) -> None:
-        from websockets.exceptions import ConnectionClosed
-
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                await socket.send(await self._outbox.get())
-                self.counters.sent += 1
-
     def _down(self) -> None:
-        self._up.clear()
+        waiting: asyncio.Future[Any]
         for waiting in [*self._calls.values(), *(goal.done for goal in self._goals.values())]:
             if not waiting.done():
                 waiting.set_exception(BridgeError(f"{self.url}: the connection was lost"))
-
-    def _send(self, message: dict[str, Any]) -> bool:
-        frame = encode({"id": f"{message['op']}:{next(self._ids)}", **message})
-        if not self.connected or self._outbox.full():
-            self.counters.dropped += 1
-            return False
-        self._outbox.put_nowait(frame)
-        return True
-
-    def _stand(self, key: str, words: dict[str, Any]) -> None:
-        self._standing[key] = {"id": key, **words}
-        if self.connected:
-            self._send(self._standing[key])
-
-    def _fall(self, key: str, words: dict[str, Any]) -> None:
-        if self._standing.pop(key, None) is not None and self.connected:
-            self._send({"id": key, **words})
 
     def _dispatch(self, message: dict[str, Any]) -> None:
         name = str(message.get("id"))

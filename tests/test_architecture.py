@@ -47,6 +47,8 @@ ROBOT_SIDE = {
     "topics",
     "rosbridge",
     "franka",
+    "backend",
+    "link",
     "ros_node",
 }
 

@@ -61,6 +61,7 @@ class Chain:
                 stack.enter_context(self.server)
                 self.server.wait_for_port(self.policy_port, 300.0)
             self.bridge.wait_for_port(self.bridge_port, 60.0)
+            self.node.check()
             self._open = stack.pop_all()
         return self
 

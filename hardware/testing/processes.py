@@ -40,7 +40,12 @@ class Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                self.command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                self.command,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.log.parent,
             )
 
     def send(self, number: signal.Signals) -> None:
@@ -75,6 +80,12 @@ class Process:
     def alive(self) -> bool:
         """Whether the child runs."""
         return self._child is not None and self._child.poll() is None
+
+    def check(self) -> None:
+        """Raises `InputError` with the log's end if the child has ended."""
+        if not self.alive:
+            tail = self.log.read_text(errors="replace")[-1500:]
+            raise InputError(f"{Path(self.command[0]).name}: got an end, wanted it to run\n{tail}")
 
     def wait_for_port(self, port: int, seconds: float = 30.0) -> None:
         """Return once 127.0.0.1:port accepts. Raises `InputError` with the log's end when the child dies or takes longer."""

@@ -91,7 +91,7 @@ class BridgeTransport:
         self._commands.append(wire.read(frame, names if isinstance(names, list) else [], listed, self._arm))
 
     def _control(self, message: Any) -> None:
-        self._controls.append(control(message.get("data") if isinstance(message, dict) else ""))
+        self._controls.append(control(str(message.get("data")) if isinstance(message, dict) else ""))
 
     def _estop(self, args: dict[str, Any]) -> dict[str, Any]:
         self._controls.appendleft({"op": "estop"})

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -159,7 +160,8 @@ class RealTimeChunking:
                 x = torch.where(frozen, now.sqrt() * wanted + (1 - now).sqrt() * noise, x)
                 x0 = self._estimate(x, time, now, condition)
             else:
-                x0, pull = pulled(lambda x, t=time, a=now: self._estimate(x, t, a, condition), x, wanted, weights)
+                estimate = partial(self._estimate, time=time, alpha=now, condition=condition)
+                x0, pull = pulled(estimate, x, wanted, weights)
                 x0 = x0 + min(self.beta, float(now.rsqrt())) * pull
             # As diffusers' DDIM has it: the noise follows from the estimate before it is clipped.
             epsilon = (x - now.sqrt() * x0) / (1 - now).sqrt()
