@@ -245,8 +245,8 @@ class RosBridge:
         return f"{package}/{name}" if self.dialect == "ros1" else f"{package}/{group}/{name}"
 
     def _down(self) -> None:
-        waiting: asyncio.Future[Any]
-        for waiting in [*self._calls.values(), *(goal.done for goal in self._goals.values())]:
+        goals: list[asyncio.Future[Any]] = [goal.done for goal in self._goals.values()]
+        for waiting in [*self._calls.values(), *goals]:
             if not waiting.done():
                 waiting.set_exception(BridgeError(f"{self.url}: the connection was lost"))
 

@@ -156,6 +156,15 @@ def _deploy(words: list[str]) -> int:
     return int(import_module("robopref.hardware.deploy").main(words))
 
 
+def _record(words: list[str]) -> int:
+    paths, options = _split("record", words, known=("fps",))
+    if len(paths) != 2 or not options.get("fps", "15").isdigit():
+        raise InputError("record: wanted EPISODES DATASET [fps=15]\nsee `robopref record --help`")
+    assemble = import_module("robopref.hardware.recorder").assemble
+    print(f"{paths[1]}: {assemble(Path(paths[0]), Path(paths[1]), int(options.get('fps', '15')))} episodes")
+    return 0
+
+
 def _split(verb: str, words: list[str], known: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """(plain words, key=value words); with `known`, other keys and any dashed option are refused."""
     plain = [word for word in words if "=" not in word]
@@ -176,6 +185,7 @@ _HANDLERS: dict[str, Callable[[list[str]], int]] = {
     "bench": _bench,
     "serve": _serve,
     "deploy": _deploy,
+    "record": _record,
 }
 
 if __name__ == "__main__":

@@ -96,6 +96,13 @@ VERBS: dict[str, Verb] = {
         "  robopref deploy --demo                 everything on this machine: simulator, bridge, server, agent, three faults",
         hydra=False,
     ),
+    "record": Verb(
+        "the finished episodes of a deployment as a dataset",
+        "EPISODES DATASET [fps=15]",
+        "`deploy` does this when it ends; after a kill, this makes a dataset of what was finished.\n\n"
+        "  robopref record runs/deploy/episodes runs/deploy/dataset",
+        hydra=False,
+    ),
     "doctor": Verb(
         "what this machine can do, in under 5 seconds",
         "[--json]",
