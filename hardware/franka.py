@@ -20,7 +20,7 @@ from .command import Command
 from .guard import Guard
 from .journal import Journal
 from .limits import DT
-from .reasons import Reason, State, names
+from .reasons import REFUSED, Reason, State, names
 
 PERIOD = 0.01
 _CATCH_UP = 50
@@ -103,7 +103,7 @@ class ArmNode:
             self._reasons |= bits
             for name in names(bits):
                 self.counts.bits[name] = self.counts.bits.get(name, 0) + 1
-            self.counts.refused += self.guard.seq != command.seq or bool(bits & 0x1FF)
+            self.counts.refused += bool(bits & REFUSED)
         self._catch_up(now)
         if self.guard.state in (State.ARMED, State.RUNNING, State.HOLD, State.ESTOP) and self.backend.running():
             self.backend.move_to(self.guard.motion.q)

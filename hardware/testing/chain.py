@@ -59,7 +59,7 @@ class Chain:
             stack.enter_context(self.node)
             if self.server is not None:
                 stack.enter_context(self.server)
-                self.server.wait_for_port(self.policy_port, 300.0)
+                self.server.wait_for_port(self.policy_port, 600.0)
             self.bridge.wait_for_port(self.bridge_port, 60.0)
             self.node.check()
             self._open = stack.pop_all()

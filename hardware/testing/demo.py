@@ -69,7 +69,7 @@ async def _minute(options: dict[str, str], chain: Chain, page: socket.socket, se
         print(f"operator's page: {view.url}", flush=True)
         agent = live.agent
         watch = asyncio.create_task(camera(eye, lambda: _joints(live), live.goal))
-        if await reaches(lambda: running(agent), 60.0) == float("inf"):
+        if await reaches(lambda: running(agent), 300.0) == float("inf"):
             raise InputError(f"deploy --demo: the arm never ran; last status {agent.status}\nsee {chain.folder}")
         about = {
             "task": "arm-reach",

@@ -24,7 +24,7 @@ from ..chunk_queue import ChunkQueue
 from ..guard import Guard
 from ..limits import DT
 from ..policy_client import chunk_of
-from ..reasons import Reason, State, names
+from ..reasons import REFUSED, Reason, State, names
 
 HORIZON, EXECUTE, WIDTH = 16, 8, 7
 PERIOD_MS = 67
@@ -151,7 +151,7 @@ class World:
         refused = self.guard.receive(read, self.now)
         if self.broken:
             self.cell.reasons |= set(names(refused))
-        if not refused & 0x1FF:
+        if not refused & REFUSED:
             self.valid, self.stop_from = self.now, start
             self.last_target = self.guard._target.copy()
 
