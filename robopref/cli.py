@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from robopref import __version__
@@ -156,6 +157,25 @@ def _annotate(words: list[str]) -> int:
     return annotate(words)
 
 
+def _serve(words: list[str]) -> int:
+    _, options = _split("serve", words, known=("checkpoint", "host", "port", "device", "precision", "compile"))
+    # The robot's package is an edge: nothing here imports it, it is entered by name.
+    return int(import_module("robopref.hardware.policy_server").main(options))
+
+
+def _deploy(words: list[str]) -> int:
+    return int(import_module("robopref.hardware.deploy").main(words))
+
+
+def _record(words: list[str]) -> int:
+    paths, options = _split("record", words, known=("fps",))
+    if len(paths) != 2 or not options.get("fps", "15").isdigit():
+        raise InputError("record: wanted EPISODES DATASET [fps=15]\nsee `robopref record --help`")
+    assemble = import_module("robopref.hardware.recorder").assemble
+    print(f"{paths[1]}: {assemble(Path(paths[0]), Path(paths[1]), int(options.get('fps', '15')))} episodes")
+    return 0
+
+
 def _split(verb: str, words: list[str], known: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """(plain words, key=value words); with `known`, other keys and any dashed option are refused."""
     plain = [word for word in words if "=" not in word]
@@ -175,6 +195,9 @@ _HANDLERS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "bench": _bench,
     "annotate": _annotate,
+    "serve": _serve,
+    "deploy": _deploy,
+    "record": _record,
 }
 
 if __name__ == "__main__":

@@ -97,6 +97,31 @@ VERBS: dict[str, Verb] = {
         "  robopref collect task=drawer-open out=data && robopref annotate data",
         hydra=False,
     ),
+    "serve": Verb(
+        "a policy on this machine (GPU if there is one) for robots elsewhere",
+        "checkpoint=DIR [host=H] [port=N] [device=cpu|cuda] [precision=float32|bf16] [compile=true]",
+        "Websocket and msgpack, openpi's wire protocol; /healthz and /metrics over HTTP. Loopback unless host= is given,\n"
+        "and then the environment variable ROBOPREF_TOKEN must hold the token that clients show.\n\n"
+        "  robopref serve checkpoint=runs/drawer/arms/aligned/policy port=8000",
+        hydra=False,
+    ),
+    "deploy": Verb(
+        "the control loop on an arm, with recorder and operator's page",
+        "bridge=ws://HOST:PORT policy=ws://HOST:PORT [out=DIR] [seconds=N] | --demo",
+        "keys: hz=15 mode=real_time|ensemble|asynchronous|synchronous space=joint_delta|joint_absolute|joint_velocity|ee_delta\n"
+        "      scale=0.05 episode=8 dialect=ros2|ros1 hash=FINGERPRINT (take chunks of this policy only)\n"
+        "The guard runs on the robot's side: python -m robopref.hardware.ros_node --address ARM. See docs/hardware.md.\n"
+        "Leaves OUT/dataset, which `robopref annotate` opens.\n\n"
+        "  robopref deploy --demo                 everything on this machine: simulator, bridge, server, agent, three faults",
+        hydra=False,
+    ),
+    "record": Verb(
+        "the finished episodes of a deployment as a dataset",
+        "EPISODES DATASET [fps=15]",
+        "`deploy` does this when it ends; after a kill, this makes a dataset of what was finished.\n\n"
+        "  robopref record runs/deploy/episodes runs/deploy/dataset",
+        hydra=False,
+    ),
     "doctor": Verb(
         "what this machine can do, in under 5 seconds",
         "[--json]",

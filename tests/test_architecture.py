@@ -34,7 +34,23 @@ EDGE_MAY = {
     "envs": {"arrays", "types", "protocols", "progress"},
     "hardware": {part for part, floor in FLOOR.items() if floor <= 4},
 }
-ROBOT_SIDE = {"guard", "limits", "rosbridge", "franka"}
+ROBOT_SIDE = {
+    "guard",
+    "limits",
+    "limiter",
+    "reasons",
+    "command",
+    "kinematics",
+    "workspace",
+    "frames",
+    "journal",
+    "topics",
+    "rosbridge",
+    "franka",
+    "backend",
+    "link",
+    "ros_node",
+}
 
 
 def modules():

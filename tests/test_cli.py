@@ -66,8 +66,7 @@ def test_help_lists_the_presets_on_disk(capsys):
 
 
 def test_verbs_that_do_not_exist_are_not_offered(capsys):
-    assert not {"serve", "deploy", "record"} & VERBS.keys()
-    for verb in ("serve", "quikstart"):
+    for verb in ("fly", "quikstart"):
         code, _, err = call(capsys, verb)
         assert code == 2
         assert len(err.splitlines()) <= 5

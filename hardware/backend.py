@@ -1,0 +1,155 @@
+"""The 1 kHz side of an arm: what a back end offers, and the one for Franka arms (and the protocol simulator) through franka-rs."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+_MODES = ("other", "idle", "move", "guiding", "reflex", "user_stopped", "automatic_error_recovery")
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """What the arm says: positions rad, velocities rad/s, torques Nm, its mode (libfranka's number)."""
+
+    q: np.ndarray
+    dq: np.ndarray
+    tau: np.ndarray
+    mode: int
+    success_rate: float = 1.0
+    errors: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """The 1 kHz side of an arm."""
+
+    def connect(self) -> None:
+        """Reach the arm. Raises `BackendError`."""
+
+    def state(self) -> ArmState:
+        """The newest state. Raises `BackendError` when the arm is out of reach."""
+
+    def start(self) -> None:
+        """Begin the 1 kHz loop at the measured position. Raises `BackendError`."""
+
+    def move_to(self, q: np.ndarray) -> None:
+        """The position (7,) to be at now."""
+
+    def running(self) -> bool:
+        """Whether the 1 kHz loop runs."""
+
+    def stop(self) -> None:
+        """End the loop; fine when there is none."""
+
+    def close(self) -> None:
+        """Let go of the arm."""
+
+    def recover(self) -> None:
+        """Clear a reflex; takes up to a second. Raises `BackendError`."""
+
+    def grip(self, width: float) -> None:
+        """Move the fingers to a width in metres; returns when they are there."""
+
+
+class BackendError(RuntimeError):
+    """The arm did not do what it was asked."""
+
+
+class FrankaBackend:
+    """A Franka arm (FR3 or Panda) or the protocol simulator through franka-rs."""
+
+    def __init__(self, address: str, fraction: float = 1.0, realtime: str = "enforce", gripper: bool = True) -> None:
+        self.address, self._fraction, self._realtime, self._with_gripper = address, fraction, realtime, gripper
+        self._robot: Any = None
+        self._loop: Any = None
+        self._gripper: Any = None
+
+    def connect(self) -> None:
+        """Reach the arm. Raises `BackendError`."""
+        import franka
+
+        try:
+            self._robot, self._loop = franka.Robot(self.address, realtime=self._realtime), None
+            self._gripper = self._robot.gripper() if self._with_gripper else None
+        except franka.FrankaError as error:
+            raise BackendError(f"{self.address}: {error}") from error
+
+    def state(self) -> ArmState:
+        """The newest state. Raises `BackendError` when the arm is out of reach."""
+        import franka
+
+        if self._robot is None:
+            raise BackendError(f"{self.address}: not connected")
+        try:
+            told = self._loop.state() if self.running() else self._robot.read_once()
+        except franka.FrankaError as error:
+            self.close()
+            raise BackendError(f"{self.address}: {error}") from error
+        errors = tuple(told.current_errors) or tuple(told.last_motion_errors)
+        mode = _MODES.index(told.robot_mode)
+        q, dq, tau = (np.array(x, dtype=np.float64) for x in (told.q, told.dq, told.tau_J))
+        return ArmState(q, dq, tau, mode, float(told.control_command_success_rate), errors)
+
+    def start(self) -> None:
+        """Begin the 1 kHz loop at the measured position. Raises `BackendError`."""
+        import franka
+
+        self.stop()
+        try:
+            self._loop = self._robot.joint_targets(fraction=self._fraction, max_deviation=6.0)
+            self._loop.__enter__()
+        except franka.FrankaError as error:
+            self._loop = None
+            raise BackendError(f"{self.address}: {error}") from error
+
+    def move_to(self, q: np.ndarray) -> None:
+        """The position (7,) to be at now; an ended loop is reported by `running`."""
+        import franka
+
+        if self._loop is not None:
+            try:
+                self._loop.move_to(q)
+            except franka.FrankaError:
+                self._loop = None
+
+    def running(self) -> bool:
+        """Whether the 1 kHz loop runs."""
+        return self._loop is not None and bool(self._loop.running)
+
+    def stop(self) -> None:
+        """End the loop; fine when there is none."""
+        import franka
+
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            # A loop that had ended already has its reason in the robot's state.
+            with contextlib.suppress(franka.FrankaError):
+                loop.stop()
+
+    def close(self) -> None:
+        """Let go of the arm, so that somebody else can have it."""
+        self.stop()
+        self._robot = self._gripper = None
+
+    def recover(self) -> None:
+        """Clear a reflex. Raises `BackendError`."""
+        import franka
+
+        self.stop()
+        try:
+            self._robot.automatic_error_recovery()
+        except franka.FrankaError as error:
+            raise BackendError(f"{self.address}: {error}") from error
+
+    def grip(self, width: float) -> None:
+        """Move the fingers. Raises `BackendError`."""
+        import franka
+
+        if self._gripper is not None:
+            try:
+                self._gripper.move(width, 0.1)
+            except franka.FrankaError as error:
+                raise BackendError(f"{self.address}: gripper: {error}") from error

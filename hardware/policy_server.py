@@ -1,0 +1,311 @@
+"""Serve a policy over a websocket: openpi's wire protocol, one inference at a time, the newest request of each robot wins.
+
+An openpi client works unchanged: it gets the metadata, sends an observation, receives `actions`. Beyond that a request may carry
+`robopref/obs_id`, `robopref/deadline_ms`, `robopref/previous` (n, A) with `robopref/delay` (real-time chunking), and the reply says
+`robopref/obs_id`, `robopref/policy_hash`, `robopref/t0`. Requests that wait together run as one batch. No pickle, no traceback to
+the peer; loopback unless told otherwise. Over plain HTTP: `/healthz` (503 until warm) and `/metrics`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import http
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from robopref.arrays import InputError
+from robopref.checkpoint import fingerprint, load
+from robopref.policies.real_time_chunking import RealTimeChunking
+from robopref.types import Observation, PolicySpec
+
+from .packing import MAX_BYTES, PackingError, pack, unpack
+
+PROTOCOL = 1
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One robot's question: what it saw, and what it will execute meanwhile."""
+
+    state: np.ndarray
+    """(K, D) float32, oldest first."""
+    obs_id: int = -1
+    deadline: float = float("inf")
+    previous: np.ndarray | None = None
+    """(n, A), n <= H: actions of the old chunk from the observation on."""
+    delay: int = 0
+
+
+@dataclass
+class Metrics:
+    """Counters and recent latencies of a server."""
+
+    requests: int = 0
+    replies: int = 0
+    superseded: int = 0
+    expired: int = 0
+    refused: int = 0
+    batches: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The metrics in Prometheus' text format."""
+        names = ("requests", "replies", "superseded", "expired", "refused", "batches")
+        lines = [f"robopref_{name}_total {getattr(self, name)}" for name in names]
+        recent = self.seconds[-1000:] or [0.0]
+        lines += [f'robopref_inference_seconds{{quantile="{q}"}} {np.quantile(recent, q):.6f}' for q in (0.5, 0.99)]
+        return "\n".join(lines) + "\n"
+
+
+def read_request(message: dict[str, Any], spec: PolicySpec, now: float) -> Request:
+    """The request in a message. Raises `InputError` for what this policy cannot answer."""
+    if message.get("robopref/proto", PROTOCOL) != PROTOCOL:
+        raise InputError(f"proto: got {message['robopref/proto']!r}, wanted {PROTOCOL}. Use the matching robopref.")
+    state = message.get("state", message.get("observation/state"))
+    wanted = (spec.history, spec.dims.observation)
+    state = _numbers("state", state)
+    if state.shape == wanted[1:]:
+        state = np.broadcast_to(state, wanted)
+    if state.shape != wanted:
+        raise InputError(f"state: got shape {state.shape}, wanted {wanted} or {wanted[1:]}.")
+    previous = message.get("robopref/previous")
+    delay = message.get("robopref/delay", 0)
+    if previous is not None:
+        previous = _numbers("robopref/previous", previous)
+        if previous.ndim != 2 or previous.shape[1] != spec.dims.action or len(previous) > spec.horizon:
+            raise InputError(
+                f"robopref/previous: got {previous.shape}, wanted (n <= {spec.horizon}, {spec.dims.action})."
+            )
+        if not isinstance(delay, int) or not 0 <= delay <= min(len(previous), spec.horizon - len(previous)):
+            # Weights fall between delay and n = H - executed, and executed must be at least the delay.
+            delay = max(0, min(int(delay), len(previous), spec.horizon - len(previous)))
+    deadline = message.get("robopref/deadline_ms")
+    ends = now + float(deadline) / 1000 if isinstance(deadline, int | float) else float("inf")
+    obs_id = message.get("robopref/obs_id", -1)
+    return Request(state, obs_id if isinstance(obs_id, int) else -1, ends, previous, delay)
+
+
+def _numbers(name: str, value: object) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+        raise InputError(f"{name}: got {type(value).__name__}, wanted an array of numbers.")
+    array = value.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: got NaN or infinity, wanted finite numbers.")
+    return array
+
+
+class Inference:
+    """A policy that answers batches of requests; runs on one thread."""
+
+    def __init__(
+        self,
+        policy: Any,
+        policy_hash: str = "",
+        device: str = "cpu",
+        precision: Literal["float32", "bf16"] = "float32",
+        compile: bool = False,
+        mode: Literal["guidance", "prefix"] = "guidance",
+        seed: int = 0,
+    ) -> None:
+        if precision not in ("float32", "bf16"):
+            raise InputError(f"precision: got {precision!r}, wanted float32 or bf16.")
+        self.policy, self.policy_hash, self.device = policy.to(device).eval(), policy_hash, torch.device(device)
+        self.chunking = RealTimeChunking(policy, mode) if hasattr(policy, "denoiser") else None
+        if compile:
+            policy.denoiser = torch.compile(policy.denoiser)
+        self._bf16 = precision == "bf16"
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes of the policy."""
+        return self.policy.spec
+
+    def answer(self, requests: list[Request]) -> list[np.ndarray]:
+        """One chunk (H, A) float32 per request, in one batch."""
+        state = torch.from_numpy(np.stack([request.state for request in requests])).to(self.device)
+        observation = Observation(state)
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            if self.chunking is None or all(request.previous is None for request in requests):
+                chunks = self.policy.act(observation, self._generator)
+            else:
+                chunks = self.chunking.resume(observation, *self._continuing(requests), self._generator)
+        return list(chunks.float().cpu().numpy())
+
+    def _continuing(self, requests: list[Request]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        horizon, actions = self.spec.horizon, self.spec.dims.action
+        previous = np.zeros((len(requests), horizon, actions), dtype=np.float32)
+        delay, executed = [0] * len(requests), [horizon] * len(requests)
+        for row, request in enumerate(requests):
+            if request.previous is not None and len(request.previous):
+                previous[row, : len(request.previous)] = request.previous
+                delay[row], executed[row] = request.delay, horizon - len(request.previous)
+        return torch.from_numpy(previous).to(self.device), torch.tensor(delay), torch.tensor(executed)
+
+    def warm_up(self, rounds: int = 3) -> None:
+        """Answer made-up requests, so that the first real one is not the slow one."""
+        state = np.zeros((self.spec.history, self.spec.dims.observation), dtype=np.float32)
+        previous = np.zeros((self.spec.horizon // 2, self.spec.dims.action), dtype=np.float32)
+        for _ in range(rounds):
+            self.answer([Request(state)])
+            self.answer([Request(state, previous=previous, delay=min(1, len(previous)))])
+
+
+class PolicyServer:
+    """`async with PolicyServer(inference) as server:` answers on `server.url` until the block ends."""
+
+    def __init__(self, inference: Inference, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> None:
+        if host not in _LOOPBACK and not token:
+            raise InputError(f"serve: got host={host} without a token, wanted token=... for anything but loopback.")
+        self.inference, self.host, self.port, self._token = inference, host, port, token
+        self.metrics, self.ready = Metrics(), False
+        self._pending: dict[Any, tuple[Request, float]] = {}
+        self._work = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"ws://{self.host}:{self.port}"
+
+    async def __aenter__(self) -> PolicyServer:
+        from websockets.asyncio.server import serve
+
+        options: dict[str, Any] = {"compression": None, "max_size": MAX_BYTES, "process_request": self._http}
+        self._server = await serve(self._robot, self.host, self.port, **options)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._tasks = [asyncio.create_task(self._run())]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._server.close()
+        await self._server.wait_closed()
+        self._thread.shutdown()
+
+    def _http(self, connection: Any, request: Any) -> Any:
+        """Answer plain HTTP, and let only known peers open a websocket."""
+        if request.path == "/healthz":
+            status = http.HTTPStatus.OK if self.ready else http.HTTPStatus.SERVICE_UNAVAILABLE
+            return connection.respond(status, "OK\n" if self.ready else "warming up\n")
+        said = request.headers.get("Authorization", "").rpartition(" ")[2]
+        if self._token and not hmac.compare_digest(said.encode(), self._token.encode()):
+            self.metrics.refused += 1
+            return connection.respond(http.HTTPStatus.UNAUTHORIZED, "a token is needed\n")
+        if request.path == "/metrics":
+            return connection.respond(http.HTTPStatus.OK, self.metrics.text())
+        return None
+
+    async def _robot(self, socket: Any) -> None:
+        """One robot's connection: metadata first, then a reply per request that was not overtaken."""
+        from websockets.exceptions import ConnectionClosed
+
+        spec = self.inference.spec
+        told = {
+            "robopref/proto": PROTOCOL, "robopref/policy_hash": self.inference.policy_hash,
+            "horizon": spec.horizon, "execute": spec.execute, "history": spec.history,
+            "observation": spec.dims.observation, "action": spec.dims.action,
+        }  # fmt: skip
+        try:
+            await socket.send(pack(told))
+            async for frame in socket:
+                self.metrics.requests += 1
+                try:
+                    request = read_request(unpack(frame), spec, time.monotonic())
+                except (PackingError, InputError) as error:
+                    self.metrics.refused += 1
+                    await socket.send(f"request: {error}")  # text is an error in openpi's protocol
+                    continue
+                self.metrics.superseded += socket in self._pending
+                self._pending[socket] = (request, time.monotonic())
+                self._work.set()
+        except ConnectionClosed:
+            pass
+        finally:
+            self._pending.pop(socket, None)
+
+    async def _run(self) -> None:
+        """Warm up, then answer whatever waits, all robots in one batch."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self.inference.warm_up)
+        self.ready = True
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            waiting, self._pending = self._pending, {}
+            begin = time.monotonic()
+            live = {socket: pair for socket, pair in waiting.items() if pair[0].deadline > begin}
+            self.metrics.expired += len(waiting) - len(live)
+            if not live:
+                continue
+            requests = [request for request, _ in live.values()]
+            chunks = await loop.run_in_executor(self._thread, self.inference.answer, requests)
+            took = time.monotonic() - begin
+            self.metrics.batches += 1
+            self.metrics.seconds = [*self.metrics.seconds[-999:], took]
+            for (socket, (request, came)), chunk in zip(live.items(), chunks, strict=True):
+                await self._reply(socket, request, chunk, came, took)
+
+    async def _reply(self, socket: Any, request: Request, chunk: np.ndarray, came: float, took: float) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        timing = {"infer_ms": 1000 * took, "wait_ms": 1000 * (time.monotonic() - came - took)}
+        told = {
+            "robopref/obs_id": request.obs_id,
+            "robopref/policy_hash": self.inference.policy_hash,
+            "robopref/t0": came,
+        }
+        try:
+            await socket.send(pack({"actions": chunk, "server_timing": timing, **told}))
+            self.metrics.replies += 1
+        except ConnectionClosed:
+            pass
+
+
+def inference_of(folder: Path, **options: Any) -> Inference:
+    """The policy of a model folder, ready to serve. Raises `InputError` when the folder is no policy."""
+    policy = load(folder)
+    if not hasattr(policy, "act"):
+        raise InputError(f"{folder}: got no policy, wanted a folder that pretrain or align wrote.")
+    return Inference(policy, fingerprint(folder), **options)
+
+
+def main(options: dict[str, str]) -> int:
+    """`robopref serve checkpoint=DIR [host= port= device= precision= compile=]`; the token comes from ROBOPREF_TOKEN."""
+    import os
+
+    if "checkpoint" not in options:
+        raise InputError("serve: got no checkpoint, wanted checkpoint=DIR\nsee `robopref serve --help`")
+    try:
+        port = int(options.get("port", "8000"))
+    except ValueError as error:
+        raise InputError(f"port: got {options['port']!r}, wanted a number") from error
+    inference = inference_of(
+        Path(options["checkpoint"]),
+        device=options.get("device", "cuda" if torch.cuda.is_available() else "cpu"),
+        precision=options.get("precision", "float32"),
+        compile=options.get("compile", "false") == "true",
+    )
+    host = options.get("host", "127.0.0.1")
+
+    async def run() -> None:
+        async with PolicyServer(inference, host, port, os.environ.get("ROBOPREF_TOKEN")) as server:
+            print(f"policy {inference.policy_hash} on {inference.device} at {server.url}; stop with Ctrl-C", flush=True)
+            await asyncio.Event().wait()
+
+    asyncio.run(run())
+    return 0

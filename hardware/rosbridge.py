@@ -1,0 +1,313 @@
+"""An asyncio client of the rosbridge v2 protocol for ROS 1 and ROS 2 servers: topics, services, actions.
+
+It reconnects with growing pauses, then advertises and subscribes again and tells `on_connect`; what was missed meanwhile stays
+missed. Inbound topics end in mailboxes of one, where the latest message wins. A lost publish is silent in this protocol: only an
+answer from the other side proves delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import ssl as tls
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from robopref.arrays import InputError
+
+from .frames import MAX_BYTES
+from .link import BridgeError, Link, Mailbox
+
+Dialect = Literal["ros1", "ros2"]
+Handler = Callable[[Any], None]
+Service = Callable[[dict[str, Any]], Awaitable[dict[str, Any]] | dict[str, Any]]
+SUCCEEDED, CANCELED, ABORTED = 4, 5, 6
+_ROS1: dict[Any, int] = {3: SUCCEEDED, 2: CANCELED, 8: CANCELED}
+
+
+__all__ = ["BridgeError", "Dialect", "Mailbox", "Result", "RosBridge"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an action ended."""
+
+    status: int
+    values: dict[str, Any]
+
+
+@dataclass
+class _Goal:
+    done: asyncio.Future[Result]
+    feedback: Handler | None
+
+
+class RosBridge:
+    """`async with RosBridge(url) as bridge:` connects and stays connected; `bridge.connected` is the current state."""
+
+    def __init__(
+        self,
+        url: str,
+        dialect: Dialect = "ros2",
+        *,
+        token: str | None = None,
+        ssl: tls.SSLContext | None = None,
+        ping: float = 1.0,
+        backoff: tuple[float, float] = (0.1, 2.0),
+        limit: int = MAX_BYTES,
+    ) -> None:
+        if dialect not in ("ros1", "ros2"):
+            raise InputError(f"RosBridge.dialect: got {dialect!r}, wanted ros1 or ros2.")
+        self.url, self.dialect = url, dialect
+        self._link = Link(
+            url, self._dispatch, self._down, token=token, ssl=ssl, ping=ping, backoff=backoff, limit=limit
+        )
+        self.counters, self.on_connect = self._link.counters, self._link.on_connect
+        self._send, self._stand, self._fall = self._link.send, self._link.stand, self._link.fall
+        self._task: asyncio.Task[None] | None = None
+        self._ids = itertools.count(1)
+        self._topics: dict[str, list[Handler]] = {}
+        self._services: dict[str, Service] = {}
+        self._actions: dict[str, Callable[[dict[str, Any], Handler], Awaitable[Result]]] = {}
+        self._calls: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._goals: dict[str, _Goal] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection stands now."""
+        return self._link.up.is_set()
+
+    async def __aenter__(self) -> RosBridge:
+        self._task = asyncio.create_task(self._link.stay())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for job in [*self._jobs, *([self._task] if self._task else [])]:
+            job.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await job
+
+    async def wait(self, timeout: float = 10.0) -> None:
+        """Wait for a connection. Raises `BridgeError` when none comes."""
+        try:
+            await asyncio.wait_for(self._link.up.wait(), timeout)
+        except TimeoutError as error:
+            raise BridgeError(f"{self.url}: got no connection within {timeout} s") from error
+
+    # Topics ----------------------------------------------------------------------------------------------------------
+
+    def advertise(self, topic: str, kind: str, *, latch: bool = False, queue_size: int = 1) -> None:
+        """Announce a topic; said again after every reconnect."""
+        words = {"topic": topic, "type": self.spelled(kind), "latch": latch, "queue_size": queue_size}
+        self._stand(f"advertise {topic}", {"op": "advertise", **words})
+
+    def unadvertise(self, topic: str) -> None:
+        """Take the announcement back."""
+        self._fall(f"advertise {topic}", {"op": "unadvertise", "topic": topic})
+
+    def publish(self, topic: str, message: dict[str, Any]) -> bool:
+        """Send now or not at all; False when there is no connection or it is congested. Raises `FrameError` for NaN."""
+        return self._send({"op": "publish", "topic": topic, "msg": message})
+
+    def subscribe(
+        self,
+        topic: str,
+        kind: str,
+        handler: Handler,
+        *,
+        throttle_rate: int = 0,
+        queue_length: int = 1,
+        compression: Literal["none", "png", "cbor", "cbor-raw"] = "none",
+        fragment_size: int | None = None,
+    ) -> None:
+        """Call `handler` with every message; said again after every reconnect. `throttle_rate` in milliseconds."""
+        self._topics.setdefault(topic, []).append(handler)
+        words: dict[str, Any] = {"topic": topic, "type": self.spelled(kind), "throttle_rate": throttle_rate}
+        words |= {"queue_length": queue_length, "compression": compression}
+        if fragment_size is not None:
+            words["fragment_size"] = fragment_size
+        self._stand(f"subscribe {topic}", {"op": "subscribe", **words})
+
+    def unsubscribe(self, topic: str) -> None:
+        """Hear nothing of a topic any more."""
+        self._topics.pop(topic, None)
+        self._fall(f"subscribe {topic}", {"op": "unsubscribe", "topic": topic})
+
+    # Services --------------------------------------------------------------------------------------------------------
+
+    async def call(
+        self, service: str, kind: str, args: dict[str, Any] | None = None, timeout: float = 5.0
+    ) -> dict[str, Any]:
+        """Call a service. Raises `BridgeError` when it fails, is unknown, or does not answer."""
+        name = f"call_service:{next(self._ids)}"
+        self._calls[name] = asyncio.get_running_loop().create_future()
+        words = {"service": service, "type": self.spelled(kind, "srv"), "args": args or {}, "id": name}
+        try:
+            if not self._send({"op": "call_service", **words}):
+                raise BridgeError(f"{service}: not connected")
+            answer = await asyncio.wait_for(self._calls[name], timeout)
+        except TimeoutError as error:
+            raise BridgeError(f"{service}: got no answer within {timeout} s") from error
+        finally:
+            self._calls.pop(name, None)
+        if not answer.get("result", True):
+            raise BridgeError(f"{service}: {answer.get('values')}")
+        values = answer.get("values")
+        return values if isinstance(values, dict) else {}
+
+    def serve(self, service: str, kind: str, handler: Service) -> None:
+        """Offer a service; said again after every reconnect."""
+        self._services[service] = handler
+        words = {"service": service, "type": self.spelled(kind, "srv")}
+        self._stand(f"service {service}", {"op": "advertise_service", **words})
+
+    # Actions ---------------------------------------------------------------------------------------------------------
+
+    async def send_goal(
+        self, action: str, kind: str, args: dict[str, Any], *, feedback: Handler | None = None, timeout: float = 30.0
+    ) -> Result:
+        """Run an action to its end. Cancelling the task cancels the goal. Raises `BridgeError` without an answer in time."""
+        name = f"goal:{next(self._ids)}"
+        goal = _Goal(asyncio.get_running_loop().create_future(), feedback)
+        self._goals[name] = goal
+        start = self._ros1_goal if self.dialect == "ros1" else self._ros2_goal
+        try:
+            start(action, kind, args, name)
+            return await asyncio.wait_for(goal.done, timeout)
+        except TimeoutError as error:
+            self._cancel(action, name)
+            raise BridgeError(f"{action}: got no result within {timeout} s") from error
+        except asyncio.CancelledError:
+            self._cancel(action, name)
+            raise
+        finally:
+            self._goals.pop(name, None)
+
+    def _ros2_goal(self, action: str, kind: str, args: dict[str, Any], name: str) -> None:
+        words = {
+            "action": action,
+            "action_type": self.spelled(kind, "action"),
+            "args": args,
+            "feedback": True,
+            "id": name,
+        }
+        if not self._send({"op": "send_action_goal", **words}):
+            raise BridgeError(f"{action}: not connected")
+
+    def _ros1_goal(self, action: str, kind: str, args: dict[str, Any], name: str) -> None:
+        """In ROS 1 an action is five topics."""
+        for end, heard in (("result", True), ("feedback", True), ("goal", False), ("cancel", False)):
+            topic = f"{action}/{end}"
+            if heard and topic not in self._topics:
+                self.subscribe(topic, f"{kind}Action{end.title()}", self._ros1_heard, queue_length=10)
+            elif not heard and not self._link.stands(f"advertise {topic}"):
+                self.advertise(topic, f"{kind}ActionGoal" if end == "goal" else "actionlib_msgs/GoalID")
+        stamped = {"goal_id": {"id": name, "stamp": {"secs": 0, "nsecs": 0}}, "goal": args}
+        if not self.publish(f"{action}/goal", {"header": {}, **stamped}):
+            raise BridgeError(f"{action}: not connected")
+
+    def _ros1_heard(self, message: Any) -> None:
+        status = message.get("status", {}) if isinstance(message, dict) else {}
+        goal = self._goals.get(str(status.get("goal_id", {}).get("id")))
+        if goal is None:
+            return
+        if "feedback" in message and goal.feedback is not None:
+            goal.feedback(message["feedback"])
+        if "result" in message and not goal.done.done():
+            # actionlib: 3 succeeded, 2 and 8 cancelled, 4 aborted, 5 rejected.
+            translated = _ROS1.get(status.get("status"), ABORTED)
+            goal.done.set_result(Result(translated, message["result"]))
+
+    def _cancel(self, action: str, name: str) -> None:
+        if self.dialect == "ros1":
+            self.publish(f"{action}/cancel", {"id": name, "stamp": {"secs": 0, "nsecs": 0}})
+        else:
+            self._send({"op": "cancel_action_goal", "action": action, "id": name})
+
+    def offer_action(
+        self, action: str, kind: str, handler: Callable[[dict[str, Any], Handler], Awaitable[Result]]
+    ) -> None:
+        """Offer an action (ROS 2): `handler(args, feedback) -> Result`; a cancelled goal cancels the handler's task."""
+        self._actions[action] = handler
+        words = {"action": action, "type": self.spelled(kind, "action")}
+        self._stand(f"action {action}", {"op": "advertise_action", **words})
+
+    def spelled(self, kind: str, group: str = "msg") -> str:
+        """A type name in the server's dialect: `pkg/Name` in ROS 1, `pkg/msg/Name` in ROS 2."""
+        package, _, rest = kind.partition("/")
+        name = rest.rpartition("/")[2]
+        return f"{package}/{name}" if self.dialect == "ros1" else f"{package}/{group}/{name}"
+
+    def _down(self) -> None:
+        goals: list[asyncio.Future[Any]] = [goal.done for goal in self._goals.values()]
+        for waiting in [*self._calls.values(), *goals]:
+            if not waiting.done():
+                waiting.set_exception(BridgeError(f"{self.url}: the connection was lost"))
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        name = str(message.get("id"))
+        match message["op"]:
+            case "publish":
+                for handler in self._topics.get(str(message.get("topic")), ()):
+                    handler(message.get("msg"))
+            case "service_response" if name in self._calls and not self._calls[name].done():
+                self._calls[name].set_result(message)
+            case "action_feedback" if name in self._goals:
+                feedback = self._goals[name].feedback
+                if feedback is not None:
+                    feedback(message.get("values"))
+            case "action_result" if name in self._goals and not self._goals[name].done.done():
+                self._goals[name].done.set_result(_result(message))
+            case "call_service" if message.get("service") in self._services:
+                self._start(self._answer(message))
+            case "send_action_goal" if message.get("action") in self._actions:
+                self._start(self._perform(message), name=f"perform {name}")
+            case "cancel_action_goal":
+                for job in self._jobs:
+                    if job.get_name() == f"perform {name}":
+                        job.cancel()
+            case "status":
+                self.counters.statuses = [*self.counters.statuses[-19:], str(message.get("msg"))[:500]]
+
+    def _start(self, work: Any, name: str | None = None) -> None:
+        job = asyncio.create_task(work, name=name)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _answer(self, message: dict[str, Any]) -> None:
+        service = message["service"]
+        args = message.get("args")
+        values = self._services[service](args if isinstance(args, dict) else {})
+        if not isinstance(values, dict):
+            values = await values
+        words = {"service": service, "id": message.get("id"), "values": values, "result": True}
+        self._send({"op": "service_response", **words})
+
+    async def _perform(self, message: dict[str, Any]) -> None:
+        """Run an offered action; the goal ends with a result whatever happens."""
+        action, name = message["action"], message.get("id")
+
+        def feedback(values: Any) -> None:
+            self._send({"op": "action_feedback", "action": action, "id": name, "values": values})
+
+        args = message.get("args")
+        try:
+            result = await self._actions[action](args if isinstance(args, dict) else {}, feedback)
+        except asyncio.CancelledError:
+            result = Result(CANCELED, {})
+        words = {"action": action, "id": name, "values": result.values, "status": result.status}
+        self._send({"op": "action_result", **words, "result": result.status == SUCCEEDED})
+
+
+def _result(message: dict[str, Any]) -> Result:
+    """The end of an action; servers differ in what they call a cancelled goal, so the status decides where there is one."""
+    status, values = message.get("status"), message.get("values")
+    if not isinstance(status, int):
+        status = SUCCEEDED if message.get("result") else ABORTED
+    return Result(status, values if isinstance(values, dict) else {})

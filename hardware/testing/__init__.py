@@ -1,0 +1,1 @@
+"""What tests, benchmarks and the demonstration need: the simulated arm, the real bridge, adversaries and faults."""

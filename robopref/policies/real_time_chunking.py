@@ -1,0 +1,181 @@
+"""Real-time chunking: a new chunk that continues the one still being executed (Black, Galliker, Levine 2025).
+
+While a chunk is computed, `delay` actions of the old one run anyway. The new chunk is sampled so that it agrees with the old one
+there (weight 1), bends towards it over the rest of the overlap (weights falling to 0), and is free beyond. The pull is the gradient
+of 1/2 ||W^(1/2) (Y - x0(x))||^2 through the denoiser, the true vector-Jacobian product; with an identity in its place the pull is wrong
+(the test on a Gaussian prior says so). `mode="prefix"` only overwrites the frozen rows at every step (inpainting), without gradient.
+
+| paper | here |
+|---|---|
+| H, d, s | horizon, delay, executed |
+| Y, W | previous, weights |
+| beta | beta: largest guidance weight; at least the number of denoising steps, or frozen rows are missed |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from robopref.arrays import InputError, check_shape
+from robopref.protocols import Generators
+from robopref.types import Observation, PolicySpec
+
+Mode = Literal["guidance", "prefix"]
+
+
+def prefix_weights(horizon: int, delay: int, executed: int, schedule: Literal["exp", "linear"] = "exp") -> Tensor:
+    """How firmly each row holds to the previous chunk, (H,): 1 for rows < delay, falling to 0 at row H - executed.
+
+    Equation 5 of the paper. Raises `InputError` unless 0 <= delay <= executed <= horizon - delay.
+    """
+    if not 0 <= delay <= executed <= horizon - delay:
+        raise InputError(
+            f"prefix_weights: got horizon={horizon}, delay={delay}, executed={executed}, "
+            "wanted 0 <= delay <= executed <= horizon - delay. Predict longer chunks or infer faster."
+        )
+    weights = []
+    for row in range(horizon):
+        c = (horizon - executed - row) / (horizon - executed - delay + 1)
+        falling = c * math.expm1(c) / math.expm1(1.0) if schedule == "exp" else c
+        weights.append(1.0 if row < delay else falling if row < horizon - executed else 0.0)
+    return torch.tensor(weights)
+
+
+def pulled(estimate: Callable[[Tensor], Tensor], x: Tensor, previous: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(x0, J^T W (Y - x0)) with x0 = estimate(x) and J = dx0/dx, all (B, H, A); weights (B, H, 1) or (H, 1)."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)  # before the forward pass, or J would be missing
+        x0 = estimate(x)
+        error = (weights * (previous - x0)).detach()
+        (pull,) = torch.autograd.grad(x0, x, error)
+    return x0.detach(), pull
+
+
+def flow_weight(tau: float, beta: float, sigma: float = 1.0) -> float:
+    """Guidance weight of a flow at time tau (0 noise, 1 data): min(beta, (1 - tau) / (tau r^2)), sigma the prior's spread."""
+    rest = 1.0 - tau
+    if tau <= 0.0 or rest <= 0.0:
+        return beta
+    r2 = (sigma * rest) ** 2 / ((sigma * tau) ** 2 + rest**2)
+    return min(beta, rest / (tau * r2))
+
+
+def guided_flow(
+    velocity: Callable[[Tensor, float], Tensor],
+    noise: Tensor,
+    steps: int,
+    previous: Tensor,
+    weights: Tensor,
+    beta: float,
+) -> Tensor:
+    """Euler sampling of dx/dtau = velocity(x, tau) from noise (B, H, A), pulled towards `previous` (equations 2 to 4)."""
+    x = noise
+    for step in range(steps):
+        tau = step / steps
+
+        def estimate(x: Tensor, tau: float = tau) -> Tensor:
+            return x + (1.0 - tau) * velocity(x, tau)
+
+        x0, pull = pulled(estimate, x, previous, weights)
+        v = (x0 - x) / (1.0 - tau) + flow_weight(tau, beta) * pull
+        x = x + v / steps
+    return x
+
+
+@dataclass(frozen=True)
+class RealTimeChunking:
+    """A diffusion policy that can continue a chunk. `policy` offers `spec`, `encode`, `denoiser`, `scheduler`, `normalizer`."""
+
+    policy: Any
+    mode: Mode = "guidance"
+    beta: float = 10.0
+    schedule: Literal["exp", "linear"] = "exp"
+
+    def __post_init__(self) -> None:
+        missing = [n for n in ("encode", "denoiser", "scheduler", "normalizer") if not hasattr(self.policy, n)]
+        if missing:
+            raise InputError(f"RealTimeChunking: got a policy without {', '.join(missing)}, wanted a diffusion policy.")
+        if self.mode not in ("guidance", "prefix") or self.beta <= 0:
+            raise InputError(
+                f"RealTimeChunking: got mode={self.mode!r}, beta={self.beta}, wanted guidance or prefix, > 0."
+            )
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes and execution of the policy."""
+        return self.policy.spec
+
+    def act(self, observation: Observation, generator: Generators) -> Tensor:
+        """A chunk that continues nothing: (B, H, A)."""
+        return self.policy.act(observation, generator)
+
+    @torch.no_grad()
+    def resume(
+        self, observation: Observation, previous: Tensor, delay: Tensor, executed: Tensor, generator: Generators
+    ) -> Tensor:
+        """Chunks (B, H, A) in environment units that continue `previous`.
+
+        previous: (B, H, A), the actions not yet executed at the observation, first row first, anything where there are none.
+        delay, executed: (B,) whole numbers, see `prefix_weights`; a row with executed = H is free.
+        """
+        from diffusers.utils.torch_utils import randn_tensor
+
+        spec, policy = self.policy.spec, self.policy
+        shape = (len(observation), spec.horizon, spec.dims.action)
+        check_shape(
+            "RealTimeChunking", "previous", tuple(previous.shape), shape, "Pad the remaining actions to H rows."
+        )
+        condition = policy.encode(observation)
+        rows = [
+            prefix_weights(spec.horizon, d, s, self.schedule)
+            for d, s in zip(delay.tolist(), executed.tolist(), strict=True)
+        ]
+        weights = torch.stack(rows)[..., None].to(condition)  # (B, H, 1)
+        wanted = policy.normalizer.action(previous.to(condition))
+        given = generator if isinstance(generator, torch.Generator) else list(generator)
+        noise = randn_tensor(shape, generator=given, device=condition.device, dtype=condition.dtype)
+        x = self._sample(noise, condition, wanted, weights)
+        frozen = weights == 1.0
+        # What runs anyway is part of the answer exactly, whatever the sampler made of it.
+        return torch.where(frozen, previous.to(condition), policy.normalizer.unaction(x.clamp(-1, 1)))
+
+    def _sample(self, noise: Tensor, condition: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+        """DDIM (eta = 0) whose estimate x0 is pulled, or whose frozen rows are overwritten, at every step: (B, H, A)."""
+        scheduler = self.policy.scheduler
+        scheduler.set_timesteps(self.policy.sample_steps, device=noise.device)
+        stride = scheduler.config.num_train_timesteps // self.policy.sample_steps
+        frozen, x = weights == 1.0, noise
+        for time in scheduler.timesteps:
+            now = scheduler.alphas_cumprod[time].to(x)
+            before = time - stride
+            then = (scheduler.alphas_cumprod[before] if before >= 0 else scheduler.final_alpha_cumprod).to(x)
+            if self.mode == "prefix":
+                x = torch.where(frozen, now.sqrt() * wanted + (1 - now).sqrt() * noise, x)
+                x0 = self._estimate(x, time, now, condition)
+            else:
+                estimate = partial(self._estimate, time=time, alpha=now, condition=condition)
+                x0, pull = pulled(estimate, x, wanted, weights)
+                x0 = x0 + min(self.beta, float(now.rsqrt())) * pull
+            # As diffusers' DDIM has it: the noise follows from the estimate before it is clipped.
+            epsilon = (x - now.sqrt() * x0) / (1 - now).sqrt()
+            if scheduler.config.clip_sample:
+                x0 = x0.clamp(-1, 1)
+            x = then.sqrt() * x0 + (1 - then).sqrt() * epsilon
+        return x
+
+    def _estimate(self, x: Tensor, time: Tensor, alpha: Tensor, condition: Tensor) -> Tensor:
+        """The clean chunk that the denoiser expects behind x, (B, H, A)."""
+        said = self.policy.denoiser(x, time.expand(len(x)), condition)
+        kind = self.policy.scheduler.config.prediction_type
+        if kind == "sample":
+            return said
+        if kind == "epsilon":
+            return (x - (1 - alpha).sqrt() * said) / alpha.sqrt()
+        return alpha.sqrt() * x - (1 - alpha).sqrt() * said  # v-prediction (Salimans and Ho 2022)

@@ -1,0 +1,196 @@
+"""The gateway: nobody without the token, nothing that is not on the list, nothing too large or too often; and the operator's page."""
+
+import asyncio
+import json
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+from robopref.hardware.agent import Tally
+from robopref.hardware.gateway import Gateway, Rules
+from robopref.hardware.operator_view import OperatorView
+from robopref.hardware.rosbridge import Mailbox, RosBridge
+from robopref.hardware.testing.bridge_server import BridgeServer
+from robopref.hardware.topics import Topics, driver
+
+from robopref.arrays import InputError
+
+TOKEN = "a-long-enough-token"
+COMMAND = Topics().command
+
+
+def guarded(test, **options):
+    async def run():
+        async with BridgeServer() as server, Gateway(server.url, TOKEN, **options) as gateway:
+            await asyncio.wait_for(test(server, gateway), 30)
+
+    asyncio.run(run())
+
+
+def connect(url, **options):
+    from websockets.asyncio.client import connect
+
+    return connect(url, compression=None, additional_headers={"Authorization": f"Bearer {TOKEN}"}, **options)
+
+
+def test_our_client_works_through_the_gateway():
+    async def test(server, gateway):
+        async with RosBridge(gateway.url, token=TOKEN) as outside, RosBridge(server.url) as inside:
+            await outside.wait()
+            await inside.wait()
+            box = Mailbox()
+            inside.subscribe(COMMAND, "std_msgs/String", box)
+            outside.advertise(COMMAND, "std_msgs/String")
+            await asyncio.sleep(0.1)
+            outside.publish(COMMAND, {"data": "x"})
+            assert await box.next(5) == {"data": "x"}
+
+    guarded(test)
+
+
+def test_every_unauthorised_connection_is_refused():
+    from websockets.asyncio.client import connect as plain
+    from websockets.exceptions import InvalidStatus
+
+    async def test(server, gateway):
+        for said in (None, "", "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, f"bearer {TOKEN}"):
+            headers = {} if said is None else {"Authorization": said}
+            with pytest.raises(InvalidStatus):
+                await plain(gateway.url, additional_headers=headers)
+        assert gateway.passed.unauthorised == 7
+
+    guarded(test)
+
+
+FORBIDDEN = [
+    {"op": "publish", "topic": "/joint_states", "msg": {}},
+    {"op": "advertise", "topic": "/other", "type": "x"},
+    {"op": "subscribe", "topic": "/secret"},
+    {"op": "call_service", "service": "/set_load"},
+    {"op": "advertise_service", "service": "/robopref/estop", "type": "x"},
+    {"op": "send_action_goal", "action": "/a"},
+    {"op": "fragment", "id": "1", "num": 0, "total": 2, "data": "x"},
+    {"op": "publish", "topic": ["/robopref/command"], "msg": {}},
+    {"op": "publish", "topic": COMMAND + "/x", "msg": {}},
+    {"op": "unknown"},
+]
+
+
+def test_what_is_not_on_the_list_does_not_pass():
+    async def test(server, gateway):
+        async with connect(gateway.url) as socket:
+            for message in [*FORBIDDEN, "no json"]:
+                await socket.send(message if isinstance(message, str) else json.dumps(message))
+                assert json.loads(await socket.recv())["op"] == "status"
+        assert gateway.passed.refused == len(FORBIDDEN) + 1 and gateway.passed.inward == 0 and not server.published
+
+    guarded(test)
+
+
+def test_large_frames_end_the_connection_and_many_are_dropped():
+    from websockets.exceptions import ConnectionClosed
+
+    async def test(server, gateway):
+        async with connect(gateway.url) as socket:
+            await socket.send(json.dumps({"op": "publish", "topic": COMMAND, "msg": {"data": "x" * 70000}}))
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+        async with connect(gateway.url) as socket:
+            for _ in range(60):
+                await socket.send(json.dumps({"op": "advertise", "topic": COMMAND, "type": "std_msgs/msg/String"}))
+            await asyncio.sleep(0.3)
+        assert gateway.passed.oversized == 1 and gateway.passed.throttled > 0
+
+    guarded(test, rules=Rules(rate=20))
+
+
+def test_tls_is_spoken_and_its_absence_beyond_loopback_refused(tmp_path):
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
+    subprocess.run(
+        [*made, "-keyout", str(tmp_path / "k"), "-out", str(tmp_path / "c")], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tmp_path / "c", tmp_path / "k")
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "c"))
+
+    async def test(server, gateway):
+        async with RosBridge(gateway.url, token=TOKEN, ssl=trusting) as outside:
+            await outside.wait()
+
+    guarded(test, ssl=context)
+    with pytest.raises(InputError, match="TLS"):
+        Gateway("ws://127.0.0.1:1", TOKEN, host="0.0.0.0")
+    with pytest.raises(InputError, match="16"):
+        Gateway("ws://127.0.0.1:1", "short")
+
+
+class QuietAgent:
+    """What the page asks of an agent."""
+
+    def __init__(self):
+        self.status, self.tally, self.paused, self.orders = {"state": "HOLD", "why": ["WATCHDOG"]}, Tally(), False, []
+        self.bridge = self.client = type("Link", (), {"connected": True, "metadata": {}})()
+
+    def control(self, op):
+        self.orders.append(op)
+
+    def rearm(self):
+        self.orders.append("rearm")
+
+    def picture(self):
+        return b"jpeg"
+
+
+def test_the_page_shows_the_state_and_takes_orders_from_its_own_origin_only():
+    from websockets.asyncio.client import connect as plain
+    from websockets.exceptions import InvalidStatus
+
+    async def run():
+        agent = QuietAgent()
+        async with OperatorView(agent) as view:
+            page = await asyncio.to_thread(lambda: urllib.request.urlopen(view.url, timeout=5).read().decode())
+            assert "STOP" in page and "Content-Security-Policy" in page
+
+            def code(address):
+                try:
+                    return urllib.request.urlopen(address, timeout=5).status
+                except urllib.error.HTTPError as error:
+                    error.close()
+                    return error.code
+
+            assert await asyncio.to_thread(code, view.url[:-1] + "x") == 403
+            live = view.url.replace("http", "ws").replace("/?", "/live?")
+            with pytest.raises(InvalidStatus):
+                await plain(live, origin="http://evil.example")
+            async with plain(live, origin=f"http://127.0.0.1:{view.port}") as socket:
+                told = json.loads(await socket.recv())
+                assert told["state"] == "HOLD" and told["why"] == ["WATCHDOG"] and told["picture"]
+                for frame in ('{"op": "estop"}', "junk", "[]", '{"op": "rm"}', '{"op": "pause"}', '{"op": "arm"}'):
+                    await socket.send(frame)
+                while "rearm" not in agent.orders:
+                    await asyncio.sleep(0.01)
+            assert agent.orders == ["estop", "rearm"] and agent.paused
+
+    asyncio.run(run())
+
+
+def test_topic_maps_know_their_drivers():
+    assert driver("franka_ros2").dialect == "ros2" and driver("franka_ros").dialect == "ros1"
+    with pytest.raises(InputError, match="crisp"):
+        driver("unknown")
