@@ -55,7 +55,7 @@ class Project:
         self._gold = self._gold_pairs() if options.gold else []
         self.answers.queue.add(pool, self._hash, options.overlap, ready=False)
         self._index()
-        self.scorer = Scorer(self)
+        self.scorer = Scorer(options, self.answers, str(self.store.root), self._nudge_from_afar)
 
     def assignment(self, given: dict[str, Any]) -> dict[str, Any]:
         """A lease as the page gets it: no episode numbers, no hint about checks."""
@@ -105,6 +105,11 @@ class Project:
     def nudge(self) -> None:
         """Something changed: look again for clips to make."""
         self._wake.set()
+
+    def _nudge_from_afar(self) -> None:
+        """`nudge` from another thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.nudge)
 
     def close(self) -> None:
         """Stop the background processes and close the database."""

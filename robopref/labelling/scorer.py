@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from robopref.data.answer_rows import prob_first
 from robopref.data.store import TrajectoryStore
+from robopref.labelers.people import Answers
+from robopref.labelling.options import Options
 from robopref.labelling.queries import SCORES, Posterior, answer_probabilities, order
 from robopref.labelling.render import prepare
-
-if TYPE_CHECKING:
-    from robopref.labelling.project import Project
 
 log = logging.getLogger(__name__)
 FIRST = 6
@@ -33,8 +33,9 @@ WIDTH = 20
 class Scorer:
     """Starts a scoring in its own process when enough new answers came in. Only the mode `pairs` is scored; others stay random."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, options: Options, answers: Answers, dataset: str, finished: Callable[[], None]) -> None:
+        """`finished` is called from another thread when a scoring has ended."""
+        self._options, self._answers, self._dataset, self._finished = options, answers, dataset, finished
         self._pool: ProcessPoolExecutor | None = None
         self._running: Future[Any] | None = None
         self._scored_at = 0
@@ -42,13 +43,13 @@ class Scorer:
 
     def maybe_start(self) -> None:
         """Look whether a scoring is due and whether one has ended; returns at once either way."""
-        o = self._project.options
+        o = self._options
         if self._running is not None:
             if self._running.done():
                 self._finish(self._running)
                 self._running = None
             return
-        done = self._project.answers.queue.counts()["done"]
+        done = self._answers.queue.counts()["done"]
         if o.strategy == "random" or o.mode != "pairs" or done < max(FIRST, self._scored_at + EVERY):
             return
         self._scored_at = done
@@ -58,18 +59,18 @@ class Scorer:
             )
         answers = [
             (e["windows"], prob_first(e["body"]["client"]["choice"], e["body"]["server"]["shown"]))
-            for e in self._project.answers.current()
+            for e in self._answers.current()
         ]
-        rows = self._project.answers.log.db.execute(
+        rows = self._answers.log.db.execute(
             "SELECT DISTINCT c.id, c.windows FROM slot s JOIN comparison c ON c.id = s.item WHERE s.state IN ('open', 'waiting') "
             "AND s.only_for IS NULL AND c.mode = 'pairs'"
         ).fetchall()
         asked = [([(w.episode, w.start, w.end) for w in windows], prob) for windows, prob in answers if prob == prob]
         left = [(r["id"], r["windows"]) for r in rows]
         if left and asked:
-            job = (str(self._project.store.root), asked, left, o.strategy, o.seed + done)
+            job = (self._dataset, asked, left, o.strategy, o.seed + done)
             self._running = self._pool.submit(score, *job)
-            self._running.add_done_callback(lambda _: self._wake())
+            self._running.add_done_callback(lambda _: self._finished())
 
     def close(self) -> None:
         """Stop the process."""
@@ -77,11 +78,6 @@ class Scorer:
             for process in list((getattr(self._pool, "_processes", None) or {}).values()):
                 process.terminate()
             self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _wake(self) -> None:
-        loop = self._project._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._project.nudge)
 
     def _finish(self, result: Future[Any]) -> None:
         if result.cancelled():
@@ -91,7 +87,7 @@ class Scorer:
             log.warning("scoring failed, questions stay in their order: %s: %s", type(error).__name__, error)
             self._pool = None
             return
-        self._project.answers.queue.rescore(result.result())
+        self._answers.queue.rescore(result.result())
         self.rounds += 1
 
 
