@@ -80,7 +80,7 @@ def test_a_round_waits_for_people_and_goes_on_with_their_answers(tmp_path):
 
     root = dataset(tmp_path / "s", 8)
     config = compose(
-        ["experiment=human_in_the_loop", "people.options=[minimum=0,repeats=0,strategy=random]", "people.port=0"]
+        ["experiment=human_in_the_loop", "people.options=['minimum=0','repeats=0','strategy=random']", "people.port=0"]
     )
     printed = tmp_path / "printed"
 
