@@ -96,7 +96,7 @@ def test_the_lowest_times_can_be_asked_for():
     chunk = Chunks(SEEN[:1], torch.zeros(1, 4, 2), torch.ones(1, 4, 2))
     every, lowest = (ImplicitReward(tuned, policy, 10, share)._draws(chunk).time for share in (1.0, 0.1))
     assert every.shape == lowest.shape == (1, 10)
-    assert lowest.max() < 0.35 < every.max() and every.min() < 0.5
+    assert lowest.max() < 0.35 and every.max() > 0.9 and every.min() < 0.4
 
 
 def test_a_reward_that_looks_at_actions_can_judge_and_one_that_does_not_is_refused():

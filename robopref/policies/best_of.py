@@ -68,7 +68,9 @@ class ImplicitReward(nn.Module):
         while sum(d.time.shape[1] for d in found) < wanted:
             found.append(self.policy.draw(chunk, generator))
         time, noise = torch.cat([d.time for d in found], 1), torch.cat([d.noise for d in found], 1)
-        kept = time[0].argsort()[:: max(1, round(self.lowest * time.shape[1] / self.probes))][: self.probes]
+        count = max(self.probes, round(self.lowest * time.shape[1]))
+        spread = torch.linspace(0, count - 1, self.probes).round().long()  # evenly over the kept times, both ends too
+        kept = time[0].argsort()[spread]
         return Draws(time[:, kept], noise[:, kept])
 
 
