@@ -120,7 +120,7 @@ def soak(seconds: float) -> dict[str, float]:
 
 
 async def _soak(chain: Any, seconds: float, folder: Path) -> dict[str, float]:
-    from robopref.hardware.deploy import reaches, running, session
+    from robopref.hardware.session import reaches, running, session
 
     options = {"bridge": chain.bridge_url, "policy": chain.policy_url, "out": str(folder / "out")}
     async with session(options) as (live, _):

@@ -44,6 +44,8 @@ class AgentSettings:
     """Oldest joint state (since it arrived here) that an action may be computed from."""
     skew: float = 0.05
     """Largest distance in time of a picture from the joint state it is paired with."""
+    camera_period: float = 0.1
+    """Seconds between pictures: how much older than `skew` the newest one may be."""
     adopt_age: float = 0.3
     """Oldest observation, by the robot's clock, whose chunk is adopted."""
     patience: float = 1.0
@@ -267,7 +269,10 @@ class Agent:
     def _picture(self, reading: Reading) -> bytes | None:
         """The camera's JPEG if it belongs to this reading."""
         message = self._camera.message
-        if not isinstance(message, dict) or abs(self._camera.age - reading.age) > self.settings.skew + 0.1:
+        if (
+            not isinstance(message, dict)
+            or abs(self._camera.age - reading.age) > self.settings.skew + self.settings.camera_period
+        ):
             return None
         return _picture_of(message)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from robopref.arrays import InputError
 
-from ..deploy import Session, finish, reaches, running, session, stopped
 from ..rosbridge import RosBridge
+from ..session import Session, finish, reaches, running, session, stopped
 from .chain import Chain
 from .environments import build
 from .network import own_network

@@ -88,9 +88,8 @@ def test_the_agent_arms_moves_and_records_what_a_labeller_opens(tmp_path):
     assert len(store) == 2
     first = store[1]
     assert first.succeeded and first.chunk is not None and first.executed.any()
-    assert np.array_equal(
-        first.extra["safety.masked"][:, 0] == 0, first.executed.any(1) | (first.extra["safety.masked"][:, 0] == 0)
-    )
+    ran = first.extra["safety.masked"][:, 0] == 0
+    assert 0 < first.executed.sum() <= ran.sum(), "what ran while held is not marked executed"
     assert (tmp_path / "store/meta/preferences/candidates.json").exists()
 
 

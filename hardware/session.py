@@ -1,0 +1,131 @@
+"""A running deployment: the loop with its recorder and page, the goals it plays, and the dataset that is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopref.arrays import InputError
+
+from .action_spaces import ActionSpace, Kind
+from .agent import Agent, AgentSettings
+from .arm_reach import RADIUS, goal_of, observe
+from .chunk_queue import Mode
+from .kinematics import grasp_point
+from .operator_view import OperatorView
+from .policy_client import PolicyClient
+from .reasons import State
+from .recorder import Recorder, assemble
+from .rosbridge import RosBridge
+
+
+@dataclass
+class Session:
+    """One deployment: the loop, and the goals it is given one after the other."""
+
+    agent: Agent
+    recorder: Recorder
+    goal: np.ndarray
+    loop: asyncio.Task[None]
+    seed: int = 0
+    successes: int = 0
+    episodes: int = 0
+
+    def reached(self) -> bool:
+        """Whether the measured grasp point is at the goal."""
+        joints = self.agent.joints()
+        return joints is not None and float(np.linalg.norm(grasp_point(joints)[:3, 3] - self.goal)) <= RADIUS
+
+    async def play(self, seconds: float, episode: float, about: dict[str, Any]) -> None:
+        """Episodes of at most `episode` seconds, each with a goal of its own, until the time is over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.goal[:] = goal_of(self.seed)
+            self.recorder.begin(seed=self.seed, goal=self.goal.copy(), **about)
+            stop = min(end, time.monotonic() + episode)
+            while not (success := self.reached()) and time.monotonic() < stop:
+                if self.loop.done():
+                    self.loop.result()  # the loop never ends by itself: its error is ours
+                await asyncio.sleep(0.05)
+            self.recorder.end(success)
+            self.seed, self.episodes, self.successes = self.seed + 1, self.episodes + 1, self.successes + success
+
+
+@contextlib.asynccontextmanager
+async def session(
+    options: dict[str, str], page: socket.socket | None = None, settings: AgentSettings | None = None
+) -> AsyncIterator[tuple[Session, OperatorView]]:
+    """A running loop with recorder and page; `options` are those of the command line."""
+    token, out = os.environ.get("ROBOPREF_TOKEN"), Path(options.get("out", "runs/deploy"))
+    mode: Mode = options.get("mode", "real_time")  # type: ignore[assignment]
+    kind: Kind = options.get("space", "joint_delta")  # type: ignore[assignment]
+    dialect = options.get("dialect", "ros2")
+    chosen = settings or AgentSettings(hz=float(options.get("hz", 15)), mode=mode)
+    recorder = Recorder(out / "episodes")
+    async with (
+        RosBridge(options["bridge"], dialect, token=token) as bridge,  # type: ignore[arg-type]
+        PolicyClient(options["policy"], token, options.get("hash")) as client,
+    ):
+        goal = goal_of(0)
+        space = ActionSpace(kind, scale=float(options.get("scale", 0.05)))
+        agent = Agent(bridge, client, lambda q: observe(q, goal), space, chosen, record=recorder)
+        agent.start()
+        loop = asyncio.create_task(agent.run())
+        try:
+            async with OperatorView(agent, sock=page) as view:
+                yield Session(agent, recorder, goal, loop), view
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+            recorder.close()
+
+
+def finish(running: Session, out: Path, hz: float) -> dict[str, Any]:
+    """Make the dataset and say how it went."""
+    report: dict[str, Any] = {
+        **running.agent.tally.report(),
+        "episodes": running.episodes,
+        "successes": running.successes,
+    }
+    report |= {"dropped_rows": running.recorder.dropped, "recorder": running.recorder.failure or "fine"}
+    store = out / "dataset"
+    number = 1
+    while store.exists():
+        number += 1
+        store = out / f"dataset-{number}"
+    try:
+        report |= {"recorded": assemble(out / "episodes", store, round(hz)), "dataset": str(store)}
+    except InputError as error:
+        report |= {"recorded": 0, "dataset": str(error)}
+    (out / "deploy.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+    return report
+
+
+async def reaches(condition: Callable[[], bool], seconds: float) -> float:
+    """Seconds until a condition holds; infinite if it does not in time."""
+    begin = time.monotonic()
+    while not condition():
+        if time.monotonic() - begin > seconds:
+            return float("inf")
+        await asyncio.sleep(0.005)
+    return time.monotonic() - begin
+
+
+def stopped(agent: Agent) -> bool:
+    """Whether the guard holds or stays out of RUNNING, or nothing is heard of it."""
+    return agent.status.get("state") != State.RUNNING
+
+
+def running(agent: Agent) -> bool:
+    """Whether the guard runs commands."""
+    return agent.status.get("state") == State.RUNNING
