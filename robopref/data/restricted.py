@@ -33,7 +33,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
     for home in ("numpy.core", "numpy._core"):
         names[f"{home}.multiarray", "_reconstruct"] = multiarray._reconstruct
         names[f"{home}.multiarray", "scalar"] = multiarray.scalar
-        names[f"{home}.numeric", "_frombuffer"] = numeric._frombuffer  # type: ignore[attr-defined]  # type: ignore[attr-defined]
+        names[f"{home}.numeric", "_frombuffer"] = numeric._frombuffer  # type: ignore[attr-defined]
     return names
 
 
