@@ -32,9 +32,11 @@ def features(trajectories: Sequence[Trajectory], kind: str = "closeness", every:
         raise InputError(f"features: got {kind!r}, wanted one of {', '.join(FEATURES)}.")
     if not trajectories:
         raise InputError("features: got no trajectory, wanted at least one.")
-    made = [
-        relative(t.observation) if kind == "relative" else np.hstack([t.observation, t.action]) for t in trajectories
-    ]
+    if kind == "raw":
+        made = [np.hstack([t.observation, t.action]) for t in trajectories]
+    else:
+        made = [relative(t.observation) for t in trajectories]
+        made = closeness(made) if kind == "closeness" else made
     longest = max(map(len, made))
     steps = np.arange(0, longest, every)
     rows = np.stack([one[np.minimum(steps, len(one) - 1)] for one in made])  # (N, T', F)
