@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
-from robopref.networks.ensemble import Calibration, both, preference_loss, reduce_steps
+from robopref.losses.members import preference_loss
+from robopref.networks.ensemble import Calibration, both, reduce_steps
 from robopref.networks.mlp import mlp
 from robopref.networks.normalizer import Normalizer
 from robopref.types import Dims, PreferenceBatch, Segments

@@ -18,6 +18,8 @@ HAND, OBJECT, GOAL = slice(0, 3), slice(4, 7), slice(36, 39)
 FEATURES = ("closeness", "relative", "raw")
 NEAR = 0.3
 """Closeness falls to 1/e at this share of the distance at the start."""
+STILL = 1e-5
+"""A feature that deviates less than this is constant: what is left is rounding, and must not be blown up to unit size."""
 LEAST = 0.02
 """Metres: tasks that begin at their goal have no scale of their own."""
 
@@ -41,7 +43,7 @@ def features(trajectories: Sequence[Trajectory], kind: str = "closeness", every:
     steps = np.arange(0, longest, every)
     rows = np.stack([one[np.minimum(steps, len(one) - 1)] for one in made])  # (N, T', F)
     scale = rows.std(axis=(0, 1))
-    rows = rows / np.where(scale > 1e-9, scale, 1.0)
+    rows = rows / np.where(scale > STILL, scale, 1.0)
     return rows.reshape(len(rows), -1)
 
 
