@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
-from robopref.losses.reward import preference_loss
+from robopref.losses.members import preference_loss
 from robopref.networks.ensemble import Calibration, both, reduce_steps
 from robopref.networks.mlp import mlp
 from robopref.networks.normalizer import Normalizer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +75,3 @@ def _figure(path: Path, draw: Callable[[Any], None], xlabel: str, ylabel: str, w
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     return path
-
-
-def figures(run: Path) -> Sequence[Path]:
-    """The pictures that a run left for its report."""
-    return sorted((run / "figures").glob("*.png"))

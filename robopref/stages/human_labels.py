@@ -22,6 +22,7 @@ from robopref.learners.reward import FitSettings, fit_reward, probabilities, qua
 from robopref.progress import track
 from robopref.stages.diagnostics import reliability
 from robopref.stages.parallel import spread
+from robopref.stages.units import unit
 from robopref.types import Dims
 
 Config = dict[str, Any]
@@ -38,14 +39,10 @@ def run(config: Config, out: Path, command: str) -> None:
     begin = time.perf_counter()
     given = read_npz(Path(config["dataset"]))
     human = config["human"]
-    calls = [
-        (config, name, reward, repetition)
-        for name, reward in human["rewards"].items()
-        for repetition in range(human["repetitions"])
-    ]
-    made = list(track(spread(_repetition, calls, config["workers"]), "cross-validation", len(calls)))
+    calls = [(config, out, name, repetition) for repetition in range(human["repetitions"]) for name in human["rewards"]]
+    made = list(track(spread(_kept, calls, config["workers"]), "cross-validation", len(calls)))
     predicted: dict[str, list[np.ndarray]] = {}
-    for (_, name, _, _), prob in zip(calls, made, strict=True):
+    for (_, _, name, _), prob in zip(calls, made, strict=True):
         predicted.setdefault(name, []).append(np.array(prob))
     found = {name: summary(given, np.stack(rows), config["seed"]) for name, rows in predicted.items()}
     metrics = {
@@ -139,7 +136,17 @@ def partition(given: Comparisons, folds: int, rng: np.random.Generator) -> list[
     return [(train, judged) for train, judged in made if len(judged)]
 
 
-def _repetition(config: Config, name: str, reward: Config, repetition: int) -> list[float]:
+def _kept(config: Config, out: Path, name: str, repetition: int) -> list[float]:
+    """One repartition for one reward, kept in the run folder: a run that was killed continues."""
+
+    def make(_: Path) -> dict[str, Any]:
+        return {"prob": _repetition(config, config["human"]["rewards"][name], repetition)}
+
+    prob: list[float] = unit(out / "repetitions" / f"{name}-{repetition}", make)["prob"]
+    return prob
+
+
+def _repetition(config: Config, reward: Config, repetition: int) -> list[float]:
     """P(first) of every pair in one repartition."""
     from hydra.utils import instantiate
 

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from robopref.arrays import InputError, Trajectory
-from robopref.checkpoint import save
+from robopref.checkpoint import load, save
 from robopref.data.files import read_json, write_json
 from robopref.data.preferences import Pair, PreferenceStore, Window
 from robopref.data.store import TrajectoryStore
 from robopref.labelers.teacher import Teacher
 from robopref.labelers.transfer import Source, Transfer
-from robopref.learners.reward import FitSettings, fit_reward
+from robopref.learners.reward import FitSettings, fit_reward, probabilities, quality
 from robopref.stages import offline
 from robopref.stages.collect import mixture, scripted, write
-from robopref.stages.diagnostics import coupling
+from robopref.stages.diagnostics import coupling, reliability
 from robopref.stages.environments import dims_of
 from robopref.stages.evaluate import evaluate, summary
 from robopref.stages.folders import prepare
@@ -204,6 +204,7 @@ def learn(config: Config, out: Path) -> None:
 
         unit(out / "rewards" / name, make)
         models[name] = out / "rewards" / name / "model"
+    _judge_rewards(out, models, targets, oracle)
     arms: dict[str, str | Path] = {
         "transfer": models["transfer"],
         "oracle": models["oracle"],
@@ -212,6 +213,16 @@ def learn(config: Config, out: Path) -> None:
         "cloned": "clone",
     }
     offline.arms(config, targets, {k: v for k, v in arms.items() if k in config["transfer"]["arms"]}, out / "arms")
+
+
+def _judge_rewards(out: Path, models: dict[str, Path], targets: list[Trajectory], oracle: list[Pair]) -> None:
+    """Both rewards against the target's true answers, as a picture and numbers; nothing is learned from this."""
+    batch = batch_of(targets, oracle)
+    truth = batch.prob_first.double().numpy()
+    curves = {f"reward from {name}": (probabilities(load(path), batch), truth) for name, path in models.items()}
+    reliability(out / "figures" / "calibration.png", curves)
+    before = read_json(out / "metrics.json")
+    write_json(out / "metrics.json", before | {"rewards": {name: quality(*curve) for name, curve in curves.items()}})
 
 
 def measure(config: Config, out: Path, command: str) -> None:

@@ -59,6 +59,7 @@ def report(run: Path) -> Path:
         guard=guard,
         guard_plot=Markup(guard_plot) if guard_plot else None,
         videos=_videos(run, outcomes),
+        figures=[(path.stem, _embed(run, path)) for path in sorted((run / "figures").glob("*.png"))],
         seconds=_seconds(metrics),
     )
     write_text(run / "report.html", html)

@@ -18,6 +18,8 @@ HAND, OBJECT, GOAL = slice(0, 3), slice(4, 7), slice(36, 39)
 FEATURES = ("closeness", "relative", "raw")
 NEAR = 0.3
 """Closeness falls to 1/e at this share of the distance at the start."""
+STILL = 1e-5
+"""A feature that deviates less than this is constant: what is left is rounding, and must not be blown up to unit size."""
 LEAST = 0.02
 """Metres: tasks that begin at their goal have no scale of their own."""
 
@@ -32,14 +34,16 @@ def features(trajectories: Sequence[Trajectory], kind: str = "closeness", every:
         raise InputError(f"features: got {kind!r}, wanted one of {', '.join(FEATURES)}.")
     if not trajectories:
         raise InputError("features: got no trajectory, wanted at least one.")
-    made = [
-        relative(t.observation) if kind == "relative" else np.hstack([t.observation, t.action]) for t in trajectories
-    ]
+    if kind == "raw":
+        made = [np.hstack([t.observation, t.action]) for t in trajectories]
+    else:
+        made = [relative(t.observation) for t in trajectories]
+        made = closeness(made) if kind == "closeness" else made
     longest = max(map(len, made))
     steps = np.arange(0, longest, every)
     rows = np.stack([one[np.minimum(steps, len(one) - 1)] for one in made])  # (N, T', F)
     scale = rows.std(axis=(0, 1))
-    rows = rows / np.where(scale > 1e-9, scale, 1.0)
+    rows = rows / np.where(scale > STILL, scale, 1.0)
     return rows.reshape(len(rows), -1)
 
 

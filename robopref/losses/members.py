@@ -1,4 +1,4 @@
-"""The loss that reward learners share: weighted cross-entropy of comparisons, over the members of an ensemble."""
+"""The loss that all reward learners share: weighted cross-entropy of an ensemble's logits on compared pairs."""
 
 from __future__ import annotations
 

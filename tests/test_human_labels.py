@@ -1,0 +1,78 @@
+"""Cross-validation on human comparisons: no demonstration on both sides, every pair judged once, and the files it leaves."""
+
+import json
+
+import numpy as np
+import pytest
+
+from robopref.arrays import InputError
+from robopref.data.comparisons import Comparisons
+from robopref.run import main
+from robopref.stages.human_labels import baselines, partition, summary
+
+
+def made(pairs=24, steps=10, linked=False, seed=0):
+    """Segments of demonstrations whose first number grows with time; who is further along is preferred."""
+    rng = np.random.default_rng(seed)
+    at = rng.uniform(0, 3, (2, pairs))
+    if linked:  # consecutive pairs share a demonstration: a single component
+        at[0, 1:] = at[1, :-1]
+    side = []
+    for row in at:
+        observation = np.zeros((pairs, steps, 4), np.float32)
+        observation[..., 0] = row[:, None] + np.arange(steps) * 0.05
+        observation[..., 1] = row[:, None] * 7.0  # names the demonstration
+        side.append(observation)
+    action = rng.normal(size=(2, pairs, steps, 2)).astype(np.float32)
+    prob = (at[0] > at[1]).astype(float)
+    prob[:3] = 0.5
+    return Comparisons(side[0], action[0], side[1], action[1], prob)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_folds_share_no_demonstration_and_judge_every_pair_once(linked):
+    given = made(linked=linked)
+    parts = partition(given, 5, np.random.default_rng(0))
+    assert sorted(np.concatenate([judged for _, judged in parts])) == list(range(24))
+    demonstration = given.demonstrations()
+    for train, judged in parts:
+        assert not set(demonstration[:, train].ravel()) & set(demonstration[:, judged].ravel())
+        assert len(train) > 0
+    assert (len(np.unique(given.components())) == 1) == linked
+
+
+def test_the_summary_counts_decided_pairs_and_widens_with_components():
+    given = made()
+    right = np.where(given.prob_first > 0.5, 0.9, 0.1)
+    found = summary(given, np.stack([right, right]), 0)
+    assert found["accuracy"] == 1.0 and found["decided"] == 21 and found["repetitions"] == [1.0, 1.0]
+    half = summary(given, np.full((2, 24), 0.4), 0)
+    assert half["ci95"][0] < half["accuracy"] < half["ci95"][1]
+    assert 0.5 <= baselines(given)["commoner_side"] <= 1
+
+
+def test_the_experiment_writes_its_table(tmp_path, monkeypatch, capsys):
+    given = made()
+    np.savez(
+        tmp_path / "a.npz", obs_1=given.first_observation, obs_2=given.second_observation,
+        action_1=given.first_action, action_2=given.second_action, label=1 - given.prob_first,
+    )  # fmt: skip
+    out = tmp_path / "run"
+    words = [
+        "experiment=human_labels", f"dataset={tmp_path / 'a.npz'}", f"out={out}", "workers=1", "human.folds=3",
+        "human.repetitions=1", "~human.rewards.gaussian", "reward_protocol.steps=40",
+    ]  # fmt: skip
+    main("run", words)
+    metrics = json.loads((out / "metrics.json").read_text())
+    found = metrics["cross_validation"]
+    assert set(found) == {"partial_return", "progress"}
+    assert all(0 <= one["accuracy"] <= 1 and len(one["ci95"]) == 2 and one["ece"] >= 0 for one in found.values())
+    assert (out / "figures" / "calibration.png").read_bytes()[:4] == b"\x89PNG"
+    assert "partial_return" in capsys.readouterr().out
+    with pytest.raises(InputError, match="holds results"):
+        main("run", words)
+
+
+def test_a_missing_dataset_is_named():
+    with pytest.raises(InputError, match=r"dataset=FILE\.npz"):
+        main("run", ["experiment=human_labels"])
