@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robopref.data.answer_rows import prob_first
 from robopref.data.store import TrajectoryStore
+from robopref.labelers.people import Answers
 from robopref.labelling.queries import SCORES, Posterior, answer_probabilities, order
 from robopref.labelling.render import prepare
-
-if TYPE_CHECKING:
-    from robopref.labelling.project import Project
 
 log = logging.getLogger(__name__)
 FIRST = 6
@@ -31,10 +31,10 @@ WIDTH = 20
 
 
 class Scorer:
-    """Starts a scoring in its own process when enough new answers came in. Only the mode `pairs` is scored; others stay random."""
+    """Starts a scoring in its own process when enough new answers came in; `wake` is called, from any thread, when it has ended."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, answers: Answers, dataset: Path, strategy: str, seed: int, wake: Callable[[], None]) -> None:
+        self._answers, self._dataset, self._strategy, self._seed, self._wake = answers, dataset, strategy, seed, wake
         self._pool: ProcessPoolExecutor | None = None
         self._running: Future[Any] | None = None
         self._scored_at = 0
@@ -42,14 +42,13 @@ class Scorer:
 
     def maybe_start(self) -> None:
         """Look whether a scoring is due and whether one has ended; returns at once either way."""
-        o = self._project.options
         if self._running is not None:
             if self._running.done():
                 self._finish(self._running)
                 self._running = None
             return
-        done = self._project.answers.queue.counts()["done"]
-        if o.strategy == "random" or o.mode != "pairs" or done < max(FIRST, self._scored_at + EVERY):
+        done = self._answers.queue.counts()["done"]
+        if self._strategy == "random" or done < max(FIRST, self._scored_at + EVERY):
             return
         self._scored_at = done
         if self._pool is None:
@@ -58,16 +57,16 @@ class Scorer:
             )
         answers = [
             (e["windows"], prob_first(e["body"]["client"]["choice"], e["body"]["server"]["shown"]))
-            for e in self._project.answers.current()
+            for e in self._answers.current()
         ]
-        rows = self._project.answers.log.db.execute(
+        rows = self._answers.log.db.execute(
             "SELECT DISTINCT c.id, c.windows FROM slot s JOIN comparison c ON c.id = s.item WHERE s.state IN ('open', 'waiting') "
             "AND s.only_for IS NULL AND c.mode = 'pairs'"
         ).fetchall()
         asked = [([(w.episode, w.start, w.end) for w in windows], prob) for windows, prob in answers if prob == prob]
         left = [(r["id"], r["windows"]) for r in rows]
         if left and asked:
-            job = (str(self._project.store.root), asked, left, o.strategy, o.seed + done)
+            job = (str(self._dataset), asked, left, self._strategy, self._seed + done)
             self._running = self._pool.submit(score, *job)
             self._running.add_done_callback(lambda _: self._wake())
 
@@ -78,11 +77,6 @@ class Scorer:
                 process.terminate()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _wake(self) -> None:
-        loop = self._project._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._project.nudge)
-
     def _finish(self, result: Future[Any]) -> None:
         if result.cancelled():
             return
@@ -91,7 +85,7 @@ class Scorer:
             log.warning("scoring failed, questions stay in their order: %s: %s", type(error).__name__, error)
             self._pool = None
             return
-        self._project.answers.queue.rescore(result.result())
+        self._answers.queue.rescore(result.result())
         self.rounds += 1
 
 
