@@ -11,7 +11,7 @@ from robopref.benchmarks.labelling.server import Client, Server, dataset, servin
 
 from robopref.labelers.people import Answers
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,8 @@ class Project:
         self._gold = self._gold_pairs() if options.gold else []
         self.answers.queue.add(pool, self._hash, options.overlap, ready=False)
         self._index()
-        self.scorer = Scorer(options, self.answers, str(self.store.root), self._nudge_from_afar)
+        strategy = options.strategy if options.mode == "pairs" else "random"
+        self.scorer = Scorer(self.answers, self.store.root, strategy, options.seed, self._nudge_from_thread)
 
     def assignment(self, given: dict[str, Any]) -> dict[str, Any]:
         """A lease as the page gets it: no episode numbers, no hint about checks."""
@@ -105,11 +106,6 @@ class Project:
     def nudge(self) -> None:
         """Something changed: look again for clips to make."""
         self._wake.set()
-
-    def _nudge_from_afar(self) -> None:
-        """`nudge` from another thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.nudge)
 
     def close(self) -> None:
         """Stop the background processes and close the database."""
@@ -163,6 +159,10 @@ class Project:
             if self.clips.busy >= AT_ONCE:
                 return
             self.clips.start(window, self._clip_done)
+
+    def _nudge_from_thread(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.nudge)
 
     def _clip_done(self, window: Window) -> None:
         """Called from the thread of the process pool."""

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import numpy as np
 from robopref.data.answer_rows import prob_first
 from robopref.data.store import TrajectoryStore
 from robopref.labelers.people import Answers
-from robopref.labelling.options import Options
 from robopref.labelling.queries import SCORES, Posterior, answer_probabilities, order
 from robopref.labelling.render import prepare
 
@@ -31,11 +31,10 @@ WIDTH = 20
 
 
 class Scorer:
-    """Starts a scoring in its own process when enough new answers came in. Only the mode `pairs` is scored; others stay random."""
+    """Starts a scoring in its own process when enough new answers came in; `wake` is called, from any thread, when it has ended."""
 
-    def __init__(self, options: Options, answers: Answers, dataset: str, finished: Callable[[], None]) -> None:
-        """`finished` is called from another thread when a scoring has ended."""
-        self._options, self._answers, self._dataset, self._finished = options, answers, dataset, finished
+    def __init__(self, answers: Answers, dataset: Path, strategy: str, seed: int, wake: Callable[[], None]) -> None:
+        self._answers, self._dataset, self._strategy, self._seed, self._wake = answers, dataset, strategy, seed, wake
         self._pool: ProcessPoolExecutor | None = None
         self._running: Future[Any] | None = None
         self._scored_at = 0
@@ -43,14 +42,13 @@ class Scorer:
 
     def maybe_start(self) -> None:
         """Look whether a scoring is due and whether one has ended; returns at once either way."""
-        o = self._options
         if self._running is not None:
             if self._running.done():
                 self._finish(self._running)
                 self._running = None
             return
         done = self._answers.queue.counts()["done"]
-        if o.strategy == "random" or o.mode != "pairs" or done < max(FIRST, self._scored_at + EVERY):
+        if self._strategy == "random" or done < max(FIRST, self._scored_at + EVERY):
             return
         self._scored_at = done
         if self._pool is None:
@@ -68,9 +66,9 @@ class Scorer:
         asked = [([(w.episode, w.start, w.end) for w in windows], prob) for windows, prob in answers if prob == prob]
         left = [(r["id"], r["windows"]) for r in rows]
         if left and asked:
-            job = (self._dataset, asked, left, o.strategy, o.seed + done)
+            job = (str(self._dataset), asked, left, self._strategy, self._seed + done)
             self._running = self._pool.submit(score, *job)
-            self._running.add_done_callback(lambda _: self._finished())
+            self._running.add_done_callback(lambda _: self._wake())
 
     def close(self) -> None:
         """Stop the process."""
