@@ -107,6 +107,7 @@ async def _break(name: str, live: Session, chain: Chain) -> dict[str, Any]:
     """Break one part, wait for the stop, mend it, wait until the arm runs."""
     agent, part = live.agent, chain.bridge if name.startswith("bridge") else chain.server
     assert part is not None
+    await reaches(lambda: running(agent), 60.0)  # what stands still already proves nothing by standing still
     if name.endswith("killed"):
         await asyncio.to_thread(part.kill)
     else:
