@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +215,29 @@ def assemble(folder: Path, store: Path, fps: int) -> int:
     made = [t for path in sorted(folder.glob(f"*{FINISHED}")) if (t := trajectory(path)) is not None]
     if not made:
         raise InputError(f"{folder}: got no finished episode in which the arm ran, wanted at least one.")
+    made = _alike(made)
     with StoreWriter(store, fps=fps) as writer:
         for one in made:
             writer.add(one)
     write_json(store / "meta/preferences/candidates.json", {"pairs": propose_pairs(made)})
     return len(made)
+
+
+def _alike(made: list[Trajectory]) -> list[Trajectory]:
+    """The trajectories with the same columns: chunks of one length, and black pictures where a camera was silent all along."""
+    horizon = max(one.chunk.shape[1] for one in made if one.chunk is not None)
+    shape = next((one.images["camera"].shape[1:] for one in made if one.images), None)
+    alike = []
+    for one in made:
+        assert one.chunk is not None
+        assert one.executed is not None
+        room = horizon - one.chunk.shape[1]
+        images = dict(one.images)
+        if shape is not None and (not images or images["camera"].shape[1:] != shape):
+            images = {"camera": np.zeros((len(one), *shape), dtype=np.uint8)}
+        chunk, executed = np.pad(one.chunk, ((0, 0), (0, room), (0, 0))), np.pad(one.executed, ((0, 0), (0, room)))
+        alike.append(replace(one, chunk=chunk, executed=executed, images=images))
+    return alike
 
 
 def propose_pairs(trajectories: Sequence[Trajectory], limit: int = 100) -> list[dict[str, Any]]:

@@ -43,7 +43,8 @@ def demo(options: dict[str, str]) -> int:
     (out / "deploy.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     print(json.dumps(report, indent=2))
     print(f"label what was recorded: robopref annotate {report['dataset']}")
-    fine = all(fault["stopped_after_s"] < 5 and fault["running_after_s"] < 30 for fault in report["faults"])
+    times = [(fault["stopped_after_s"], fault["running_after_s"]) for fault in report["faults"]]
+    fine = all(stop is not None and stop < 5 and again is not None for stop, again in times)
     return 0 if fine and not report["violations"] else 1
 
 
@@ -82,8 +83,8 @@ async def _minute(options: dict[str, str], chain: Chain, page: socket.socket, se
             await asyncio.sleep(seconds / 5)
             faults.append(await _break(name, live, chain))
             print(
-                f"{name}: stopped after {faults[-1]['stopped_after_s']:.2f} s {faults[-1]['why']}, "
-                f"running again {faults[-1]['running_after_s']:.1f} s after repair",
+                f"{name}: stopped after {faults[-1]['stopped_after_s']} s {faults[-1]['why']}, "
+                f"running again {faults[-1]['running_after_s']} s after repair",
                 flush=True,
             )
         await play
@@ -107,6 +108,7 @@ async def _break(name: str, live: Session, chain: Chain) -> dict[str, Any]:
     """Break one part, wait for the stop, mend it, wait until the arm runs."""
     agent, part = live.agent, chain.bridge if name.startswith("bridge") else chain.server
     assert part is not None
+    await reaches(lambda: running(agent), 60.0)  # what stands still already proves nothing by standing still
     if name.endswith("killed"):
         await asyncio.to_thread(part.kill)
     else:
@@ -118,4 +120,9 @@ async def _break(name: str, live: Session, chain: Chain) -> dict[str, Any]:
     else:
         part.send(signal.SIGCONT)
     again = await reaches(lambda: running(agent), 60.0)
-    return {"fault": name, "stopped_after_s": round(stop, 3), "why": why, "running_after_s": round(again, 3)}
+    return {"fault": name, "stopped_after_s": _finite(stop), "why": why, "running_after_s": _finite(again)}
+
+
+def _finite(seconds: float) -> float | None:
+    """Seconds, or None for never: JSON has no infinity."""
+    return round(seconds, 3) if seconds < float("inf") else None

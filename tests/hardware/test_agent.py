@@ -202,6 +202,24 @@ def test_pairs_are_proposed_between_episodes_that_start_alike():
     assert propose_pairs([episode(0, 0)]) == []
 
 
+def test_episodes_with_and_without_pictures_fit_into_one_store():
+    from robopref.hardware.recorder import _alike
+
+    from robopref.arrays import Trajectory
+
+    def episode(horizon, images):
+        observation, chunk = np.zeros((4, 2), np.float32), np.zeros((4, horizon, 1), np.float32)
+        zeros, none = np.zeros(4, np.float32), np.zeros(4, bool)
+        executed = np.zeros((4, horizon), bool)
+        return Trajectory(
+            observation, np.zeros((4, 1), np.float32), zeros, none, chunk=chunk, executed=executed, images=images
+        )
+
+    made = _alike([episode(1, {}), episode(16, {"camera": np.ones((4, 8, 8, 3), np.uint8)})])
+    assert [one.chunk.shape for one in made] == [(4, 16, 1)] * 2
+    assert [one.images["camera"].max() for one in made] == [0, 1]
+
+
 def test_an_episode_in_which_nothing_ran_is_no_trajectory(tmp_path):
     recorder = Recorder(tmp_path)
     recorder.begin(task="x")
