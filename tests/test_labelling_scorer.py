@@ -86,8 +86,8 @@ def test_a_round_waits_for_people_and_goes_on_with_their_answers(tmp_path):
 
     class Told(people.subprocess.Popen):
         def __init__(self, command, **more):
-            more["stdout"] = printed.open("w")
-            super().__init__(command, **more)
+            with printed.open("w") as out:
+                super().__init__(command, **more | {"stdout": out})
 
     def label():
         from robopref.benchmarks.labelling.server import Client

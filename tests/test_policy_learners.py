@@ -72,8 +72,7 @@ def test_every_variant_and_head_moves_towards_what_is_preferred(variant, head):
     settings = ContrastSettings(variant=variant, clone_steps=60, steps=300, lr=2e-3, pairs=8, chunks=4)
     logs = list(contrast(made, table, good, bad, torch.ones(10), settings, torch.Generator().manual_seed(0)))
     assert [row for row in logs if "contrast/loss" in row][-1]["contrast/accuracy"] > 0.9
-    # Cloning alone stays near 0; cloning beside the contrast (cpl_bc) pulls back there.
-    assert mean_action(made) > (0.05 if variant == "cpl_bc" else 0.1)
+    assert mean_action(made) > 0.1
 
 
 def test_an_unknown_variant_or_no_pair_is_refused():
