@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -81,6 +82,8 @@ def _sweep(verb: str, overrides: list[str]) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, OmegaConf
 
+    for combination in combinations(overrides):
+        compose(combination)  # a wrong one is refused before the first has run
     # Only what varies names a job's folder: the same sweep over other stages finds its folders again.
     pairs = [o.split("=", 1) for o in overrides if "=" in o]
     swept = {key for key, value in pairs if re.search(r",(?![^\[]*\])|^(range|choice|glob|interval)\(", value)} - {
@@ -98,15 +101,35 @@ def _sweep(verb: str, overrides: list[str]) -> None:
         plain["out"] = str(Path(parent) / (re.sub(r"[^\w.=-]+", "_", ",".join(varied))[:200] or "run"))
         _job(verb, plain, own)
 
-    before = sys.argv
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     parent = dict(pairs).get("out", "runs")
     settings = ["output_subdir=null", f"sweep.dir={parent}", "sweep.subdir=."]
     sys.argv = ["robopref", "--multirun", *overrides, *(f"hydra.{one}" for one in settings)]
     sys.argv += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what a job raised; Hydra would print it and end the process
     try:
         job()
     finally:
         sys.argv = before
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def combinations(overrides: list[str]) -> list[list[str]]:
+    """The overrides of every job of a sweep, split as Hydra's own sweeper does; none for another sweeper, which chooses as it goes."""
+    from hydra import initialize_config_module
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if any(o.startswith("hydra/sweeper=") for o in overrides):
+        return []
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        batches = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)
+    return [job for batch in batches for job in batch]
 
 
 def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
