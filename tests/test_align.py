@@ -5,13 +5,15 @@ import pytest
 import torch
 
 from robopref.arrays import InputError, Trajectory
+from robopref.checkpoint import load, save
 from robopref.data.windows import chunk_table
 from robopref.learners.align import AlignSettings, PairTable, align, calibrate, gather, relative_scores
 from robopref.learners.clone import clone, fit_normalizer
 from robopref.learners.guard import HeldOutGuard
 from robopref.losses.pairwise import ZERO_POINT, ipo, sigmoid
 from robopref.policies.diffusion import Diffusion
-from robopref.stages.ranking import rank
+from robopref.stages.align import align_policy
+from robopref.stages.ranking import Ranking, rank
 from robopref.types import Dims
 
 DIMS = Dims(3, 2)
@@ -174,14 +176,35 @@ def test_a_training_that_ends_on_a_bad_check_ends_with_the_last_good_weights(set
     guard = HeldOutGuard(
         policy, reference, table, pairs, calibrate(reference, table, settings(), generator()), settings()
     )
-    assert guard.check()[0] and not guard.finish()
+    assert guard.check()[0] and guard.finish() == (False, {})
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.mul_(3.0)
     assert guard.check()[0], "one bad check does not stop it"
-    assert guard.finish(), "but the training must not end there"
+    assert guard.finish() == (True, {}), "but the training must not end there"
     for mine, kept in zip(policy.parameters(), reference.parameters(), strict=True):
         assert torch.equal(mine, kept)
+
+
+@pytest.mark.parametrize("every", [100, 20])
+def test_a_training_shorter_than_the_first_check_is_guarded_too(setting, tmp_path, every):
+    policy, _, pairs = setting
+    base = save(policy, tmp_path / "base")
+    collapsing = vars(settings(steps=30, lr=5e-2, anchor=0, proximal=0, kappa=50))
+    config = {
+        "align": collapsing,
+        "loss": {"_target_": "robopref.losses.pairwise.sigmoid", "_partial_": True},
+        "seed": 0,
+    }
+    config["guard"] = {"every": every}
+    ranking = Ranking(pairs.first, pairs, pairs)
+    trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
+    found, stopped = align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0)
+    assert found["guard/rho_winner"] < -0.25 and "rolled back" in stopped
+    measured = [row for row in logs if "guard/rho_winner" in row]
+    assert measured[-1]["step"] == 30 and measured[-1]["guard/rho_winner"] == found["guard/rho_winner"]
+    ended = zip(load(tmp_path / "policy").parameters(), policy.parameters(), strict=True)
+    assert all(torch.equal(mine, before) for mine, before in ended)
 
 
 def test_a_one_sided_loss_never_pulls_a_beaten_loser_back_up():

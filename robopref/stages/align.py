@@ -145,7 +145,11 @@ def align_policy(
             if not go_on:
                 stopped = f"step {step}: held-out winners became less likely; rolled back to the last good weights"
                 break
-    if guard.finish():
+    fell, last = guard.finish(unchecked=len(rows) % config["guard"]["every"] != 0)
+    if last:
+        found = last
+        logs.append({"stage": "align", "arm": arm, "round": number, "step": len(rows), **found})
+    if fell:
         stopped = "at the end held-out winners were less likely than before; rolled back to the last good weights"
     logs += thin(rows, 25, stage="align", arm=arm, round=number)
     save(
