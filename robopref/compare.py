@@ -81,6 +81,11 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
                 f"{path}: got other evaluation resets than another run of {key[0]}, seed {key[1]}.\n"
                 "Runs can be paired only on the same resets; compare them one by one."
             )
+        if old is not None and (twice := sorted(old.success.keys() & named.keys())):
+            raise InputError(
+                f"{path}: got {', '.join(twice)} of {key[0]}, seed {key[1]} twice, wanted every policy once.\n"
+                "Give each run once, or compare them one by one."
+            )
         runs[key] = Run(*key, resets, {**(old.success if old else {}), **named})
     return list(runs.values())
 
@@ -93,7 +98,17 @@ def _suffixes(read: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[Path, str]
     experiments = [(*key, metrics["experiment"]) for key, (_, metrics) in zip(keys, read, strict=True)]
     if len(set(experiments)) == len(experiments):
         return {path: f" @ {metrics['experiment'] or path.name}" for path, metrics in read}
-    return {path: f" @ {path.name}" for path, _ in read}
+    tails = _tails([path for path, _ in read])
+    return {path: f" @ {tail}" for (path, _), tail in zip(read, tails, strict=True)}
+
+
+def _tails(paths: Sequence[Path]) -> list[str]:
+    """The ends of paths, each as short as tells all of them apart."""
+    parts = [path.resolve().parts for path in paths]
+    depth = 1
+    while len({one[-depth:] for one in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(one[-depth:]) for one in parts]
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
