@@ -49,8 +49,6 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
 
 def gather_round(config: Config, policy: Path, place: Path, number: int, workers: int = 0) -> Path:
     """Rollouts of the current policy and the answers about them; returns the store."""
-    from hydra.utils import instantiate
-
     store = place / "rollouts" / "store"
     rounds = config["rounds"]
 
@@ -66,11 +64,8 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
         trajectories = TrajectoryStore(store)
         share = config["pairs"] // rounds["count"] + (number < config["pairs"] % rounds["count"])
         seed = 1000 * config["seed"] + number
-        return {
-            "asked": ask(
-                trajectories, trajectories.load(), instantiate(config["labeler"]), share, seed, config["labeler_name"]
-            )
-        }
+        ask(trajectories, trajectories.load(), config["labeler"], share, seed, config["labeler_name"])
+        return {"asked": share}  # a resumed piece stores fewer: it finds the answers of the killed one
 
     unit(place / "rollouts", collect)
     unit(place / "labels", label)

@@ -18,6 +18,7 @@ from robopref.stages.align import gather_round, judge, rounds_of
 from robopref.stages.collect import mixture, scripted, write
 from robopref.stages.environments import dims_of
 from robopref.stages.evaluate import evaluate, summary
+from robopref.stages.label import name_of
 from robopref.stages.parallel import spread
 from robopref.stages.pretrain import find_base
 from robopref.stages.units import unit
@@ -141,6 +142,8 @@ def _baseline(name: str, arguments: tuple[Any, ...]) -> str:
 
 def measure(config: Config, out: Path, command: str) -> None:
     """Open the evaluation resets, write metrics.json and the joined log."""
+    from hydra.utils import instantiate
+
     arms = read_json(out / "arms" / "arms.json")
     table = evaluate(
         config, {k: str(out / v) for k, v in arms["policies"].items()}, out / "evaluation", config["workers"]
@@ -152,7 +155,7 @@ def measure(config: Config, out: Path, command: str) -> None:
     metrics = {
         "task": config["task"], "seed": config["seed"], "experiment": config["experiment"], "labels_asked": asked,
         "episodes_judged": config["gate"]["episodes"] * (1 + len(guard)),
-        "labeler": config["labeler_name"],
+        "labeler": name_of(instantiate(config["labeler"]), config["labeler_name"]),
         "policies": policies, "tests": tests, "base_level": base["level"], "base_search": _timeless(base["search"]),
         "guard": _timeless(arms["guard"]),
         "notes": notes(policies, tests, base["search"]), "seconds": seconds(out), "command": command,

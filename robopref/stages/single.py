@@ -41,13 +41,10 @@ def collect(config: Config, out: Path) -> str:
 
 def label(config: Config, out: Path) -> str:
     """Ask `pairs` questions about a store; the answers go into its sidecar."""
-    from hydra.utils import instantiate
-
-    store = _store(config, "label")
-    asked = ask(
-        store, store.load(), instantiate(config["labeler"]), config["pairs"], config["seed"], config["labeler_name"]
-    )
-    return f"{asked} questions asked, answers in {store.root / 'meta/preferences'}"
+    store, count = _store(config, "label"), config["pairs"]
+    new = ask(store, store.load(), config["labeler"], count, config["seed"], config["labeler_name"])
+    known = f"; {count - new} were stored already (another seed asks others)" if new < count else ""
+    return f"{new} answers stored in {store.root / 'meta/preferences'}{known}"
 
 
 def reward(config: Config, out: Path) -> str:
