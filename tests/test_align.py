@@ -13,7 +13,7 @@ from robopref.learners.guard import HeldOutGuard
 from robopref.losses.pairwise import ZERO_POINT, ipo, sigmoid
 from robopref.policies.diffusion import Diffusion
 from robopref.stages.align import align_policy
-from robopref.stages.ranking import Ranking, rank
+from robopref.stages.ranking import Ranking, halves, rank
 from robopref.types import Dims
 
 DIMS = Dims(3, 2)
@@ -214,3 +214,34 @@ def test_a_one_sided_loss_never_pulls_a_beaten_loser_back_up():
         assert bool(grad[1] < 0) is pulls, (
             f"{loss.__name__}: descent raises the loser's score where the gradient is negative"
         )
+
+
+def test_held_out_pairs_share_no_episode_with_training_pairs():
+    rng = np.random.default_rng(0)
+    first = torch.from_numpy(rng.integers(0, 30, 60))
+    pairs = PairTable(first, first + torch.from_numpy(rng.integers(1, 30, 60)), torch.ones(60), torch.ones(60))
+    train, held_out = halves(pairs, 0.15, 0)
+    parts = [{*part.first.tolist(), *part.second.tolist()} for part in (train, held_out)]
+    assert len(train) >= 3 and len(held_out) >= 9 and not parts[0] & parts[1]
+
+
+@pytest.mark.parametrize("first", [[0, 0, 0, 0, 0, 0], [0, 2]])
+def test_where_too_few_pairs_would_remain_none_is_held_out(first):
+    count = len(first)
+    pairs = PairTable(torch.tensor(first), torch.arange(10, 10 + count), torch.ones(count), torch.ones(count))
+    train, held_out = halves(pairs, 0.15, 0)
+    assert len(train) == count and len(held_out) == 0
+
+
+def test_a_training_with_nothing_held_out_is_not_guarded(setting, tmp_path):
+    policy, _, pairs = setting
+    base, none = save(policy, tmp_path / "base"), PairTable(*(x[:0] for x in vars(pairs).values()))
+    config = {
+        "align": vars(settings(steps=3)),
+        "loss": {"_target_": "robopref.losses.pairwise.sigmoid", "_partial_": True},
+    }
+    config |= {"seed": 0, "guard": {"every": 2}}
+    trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
+    ranking = Ranking(pairs.first, pairs, none)
+    assert align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0) == ({}, "")
+    assert not any("guard/rho_winner" in row for row in logs)

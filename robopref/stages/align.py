@@ -128,19 +128,20 @@ def align_policy(
     seed = 100 * config["seed"] + number
     scale = calibrate(reference, table, settings, torch.Generator().manual_seed(seed))
     guard = HeldOutGuard(learned, reference, table, ranking.held_out, scale, settings, seed)
+    watched, every = len(ranking.held_out) > 0, config["guard"]["every"]
     generator = torch.Generator().manual_seed(seed)
-    rows, found, stopped = [], guard.measure(), ""
+    rows, found, stopped = [], guard.measure() if watched else {}, ""
     for step, row in enumerate(
         align(learned, reference, table, ranking.train, ranking.anchors, loss, settings, generator), 1
     ):
         rows.append(row)
-        if step % config["guard"]["every"] == 0:
+        if watched and step % every == 0:
             go_on, found = guard.check()
             logs.append({"stage": "align", "arm": arm, "round": number, "step": step, **found})
             if not go_on:
                 stopped = f"step {step}: held-out winners became less likely; rolled back to the last good weights"
                 break
-    fell, last = guard.finish(unchecked=len(rows) % config["guard"]["every"] != 0)
+    fell, last = guard.finish(unchecked=watched and len(rows) % every != 0)
     if last:
         found = last
         logs.append({"stage": "align", "arm": arm, "round": number, "step": len(rows), **found})
