@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from robopref import ranges
 from robopref.arrays import InputError
 
 PIPELINES = ("run", "quickstart")
@@ -59,16 +60,7 @@ def _names(overrides: list[str]) -> dict[str, str]:
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Cross-field checks before anything heavy is imported."""
-    for name in ("pairs", "workers"):
-        if not isinstance(config[name], int) or config[name] < 1:
-            raise InputError(f"{name}: got {config[name]!r}, wanted a whole number >= 1.")
-    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 100:
-        raise InputError(
-            f"seed: got {config['seed']!r}, wanted a whole number from 0 to 99 (resets of seeds must not meet)."
-        )
-    rounds = config["rounds"]
-    if not (1 <= rounds["count"] <= 10 and 2 <= rounds["resets"] <= 1000 and rounds["replicas"] >= 2):
-        raise InputError(f"rounds: got {rounds}, wanted count 1 to 10, resets 2 to 1000, replicas >= 2.")
+    ranges.check(config)
     if config["labeler"].get("criterion") == "regret" and not config["record_expert"]:
         raise InputError(
             "labeler=regret: got record_expert=false, wanted record_expert=true: it compares with the expert's actions."

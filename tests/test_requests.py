@@ -1,11 +1,14 @@
 """What a request may ask for: sweeps are checked whole before they begin, numbers and resets before anything runs."""
 
 import os
+import re
 
 import pytest
 
 from robopref import cli
-from robopref.run import combinations
+from robopref.arrays import InputError
+from robopref.run import combinations, compose
+from robopref.stages import single
 
 
 @pytest.fixture
@@ -60,3 +63,47 @@ def test_combinations_are_split_as_hydra_splits_them():
     assert combinations(["seed=range(1,3)", "task=a,b", "source=[x,y]"]) == [
         [f"seed={seed}", f"task={task}", "source=[x,y]"] for seed in (1, 2) for task in "ab"
     ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "episodes=0", "episodes=-1", "pairs=0", "pairs=true", "pairs=null", "workers=1.5", "seed=-1", "seed=100", "base.demonstrations=0",
+        "base.episodes=-3", "base.clone.steps=0", "base.clone.lr=0", "base.clone.ema=1.1", "rounds.count=11", "rounds.resets=1",
+        "rounds.replicas=1", "rounds.top=0", "rounds.held_out=-0.1", "align.steps=0", "align.lr=nan", "align.kappa=0",
+        "align.anchor=-1", "align.proximal=-0.1", "guard.every=0", "gate.episodes=0", "gate.tolerance=inf", "evaluation.episodes=0",
+        "evaluation.videos=-1", "align.steps=many",
+    ],
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_refused_by_name(wrong):
+    key = wrong.partition("=")[0]
+    with pytest.raises(InputError, match=f"^{re.escape(key)}: got .*, wanted a "):
+        compose([wrong])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sets"),
+    [
+        (["base.first_reset=1500000"], "rounds .* and base"),
+        (["gate.first_reset=2000079"], "base .* and gate"),
+        (["evaluation.first_reset=2950000"], "gate .* and evaluation"),
+        (["rounds.first_reset=990000"], "demonstrations .* and rounds"),
+        (["base.episodes=1000001"], "base .* and gate"),
+    ],
+)
+def test_sets_of_resets_that_would_meet_at_some_seed_are_refused(overrides, sets):
+    with pytest.raises(InputError, match=sets):
+        compose(overrides)
+    assert compose(["gate.first_reset=2000080"])
+
+
+@pytest.mark.parametrize("verb", ["collect", "reward", "pretrain", "align"])
+def test_an_occupied_folder_is_refused_before_any_work(verb, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    for work in ("scripted", "reward_of_store", "read_rounds", "_store"):
+        monkeypatch.setattr(single, work, lambda *_: pytest.fail("it began to work"))
+    config = compose(["checkpoint=x"] if verb == "align" else []) | {"given": []}
+    with pytest.raises(InputError, match="exists already"):
+        getattr(single, verb)(config, tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
