@@ -137,11 +137,12 @@ def _policy(runs: Sequence[Run], name: str) -> dict[str, Any]:
     by_task = {task: [run.success[name] for run in runs if run.task == task] for task in tasks}
     mean, lo, hi = clustered_bootstrap([run.success[name] for run in runs], [run.task for run in runs])
     iqm, iqm_lo, iqm_hi = stratified_bootstrap_iqm([[values.mean() for values in part] for part in by_task.values()])
+    iqm_ci95 = [iqm_lo, iqm_hi] if len(runs) > 1 else None  # a single value resampled is always itself
     rates = {}
     for task, part in by_task.items():
         rate, low, high = clustered_bootstrap(part)
         rates[task] = {"success_rate": rate, "ci95": [low, high], "runs": len(part), "episodes": sum(map(len, part))}
-    return {"mean": mean, "ci95": [lo, hi], "iqm": iqm, "iqm_ci95": [iqm_lo, iqm_hi], "runs": len(runs), "tasks": rates}
+    return {"mean": mean, "ci95": [lo, hi], "iqm": iqm, "iqm_ci95": iqm_ci95, "runs": len(runs), "tasks": rates}
 
 
 def _test(runs: Sequence[Run], a: str, b: str) -> dict[str, Any] | None:

@@ -47,6 +47,13 @@ def test_one_run_gives_its_own_paired_statistics(multirun):
     assert test["p_value_runs"] is None
 
 
+def test_one_run_has_no_interval_of_its_interquartile_mean(multirun):
+    runs = read_runs(find_runs([multirun]))
+    assert summarise(runs[:1])["policies"]["aligned"]["iqm_ci95"] is None
+    low, high = summarise(runs[:2])["policies"]["aligned"]["iqm_ci95"]
+    assert low <= high
+
+
 def test_the_difference_is_the_difference_of_the_means(multirun):
     result = summarise(read_runs(find_runs([multirun])))
     for test in result["tests"]:
