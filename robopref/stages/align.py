@@ -56,8 +56,9 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
         begin = rounds["first_reset"] + 10_000 * config["seed"] + 1000 * number
         seeds = [begin + i for i in range(rounds["resets"]) for _ in range(rounds["replicas"])]
         collect_policy(
-            policy, config["env"], seeds, config["seed"], partial / "store", workers, config["record_expert"]
-        )
+            policy, config["env"], seeds, config["seed"], partial / "store", workers, config["record_expert"],
+            config["record_sim_state"],
+        )  # fmt: skip
         return {"episodes": len(seeds)}
 
     def label(partial: Path) -> dict[str, Any]:

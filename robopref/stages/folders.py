@@ -10,8 +10,10 @@ from typing import Any
 from robopref.arrays import InputError
 from robopref.data.files import write_text
 
-PRIVATE = ("stages", "out", "workers")
+PRIVATE = ("stages", "out", "workers", "command")
 """Keys that may differ between two calls on one run folder."""
+LATER = {"record_sim_state": False}
+"""Keys that runs begun before them do not hold, and what they meant there."""
 
 
 def prepare(config: dict[str, Any], out: Path, folders: Mapping[str, Sequence[str]]) -> None:
@@ -42,7 +44,7 @@ def claim(config: dict[str, Any], out: Path) -> None:
     kept = {k: v for k, v in config.items() if k not in PRIVATE}
     path = out / "config.yaml"
     if path.exists():
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+        held = {**LATER, **yaml.safe_load(path.read_text(encoding="utf-8"))}
         held = {k: v for k, v in held.items() if k not in PRIVATE}
         if held != kept:
             differing = ", ".join(sorted(k for k in held.keys() | kept.keys() if held.get(k) != kept.get(k)))

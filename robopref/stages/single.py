@@ -23,20 +23,24 @@ Config = dict[str, Any]
 
 
 def collect(config: Config, out: Path) -> str:
-    """Episodes of a policy folder (checkpoint=DIR) or of the scripted mixture, as a store."""
+    """Episodes of a policy folder (checkpoint=DIR) or of the scripted mixture, as a store; `rounds.replicas` from each reset."""
     count, seed = 96 if config["episodes"] is None else config["episodes"], config["seed"]
     free(out)
+    replicas, states = config["rounds"]["replicas"], config["record_sim_state"]
+    if count > 10_000 * replicas:
+        raise InputError(
+            f"episodes: got {count}, wanted at most 10000 resets of {replicas} replicas. Use further seeds."
+        )
+    resets = [10_000 * seed + i // replicas for i in range(count)]
     if config["checkpoint"]:
-        replicas = config["rounds"]["replicas"]
-        first = config["rounds"]["first_reset"] + 10_000 * seed
-        seeds = [first + i // replicas for i in range(count)]
-        checkpoint = Path(config["checkpoint"])
+        seeds = [config["rounds"]["first_reset"] + reset for reset in resets]
+        checkpoint, expert = Path(config["checkpoint"]), config["record_expert"]
         load(checkpoint)
-        collect_policy(checkpoint, config["env"], seeds, seed, out, config["workers"], config["record_expert"])
+        collect_policy(checkpoint, config["env"], seeds, seed, out, config["workers"], expert, states)
     else:
-        kinds = config["imperfections"]["good"] | config["imperfections"]["faulty"]
-        seeds = [10_000 * seed + i for i in range(count)]
-        write(out, scripted(config["env"], seeds, mixture(kinds, count), seed, config["workers"]), "store episodes")
+        behaviours = mixture(config["imperfections"]["good"] | config["imperfections"]["faulty"], count)
+        made = scripted(config["env"], resets, behaviours, seed, config["workers"], states)
+        write(out, made, "store episodes")
     return f"{count} episodes in {out}"
 
 
