@@ -81,6 +81,11 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
                 f"{path}: got other evaluation resets than another run of {key[0]}, seed {key[1]}.\n"
                 "Runs can be paired only on the same resets; compare them one by one."
             )
+        if old is not None and (twice := sorted(old.success.keys() & named.keys())):
+            raise InputError(
+                f"{path}: got {', '.join(twice)} of {key[0]}, seed {key[1]} twice, wanted every policy once.\n"
+                "Give each run once, or compare them one by one."
+            )
         runs[key] = Run(*key, resets, {**(old.success if old else {}), **named})
     return list(runs.values())
 
@@ -93,7 +98,17 @@ def _suffixes(read: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[Path, str]
     experiments = [(*key, metrics["experiment"]) for key, (_, metrics) in zip(keys, read, strict=True)]
     if len(set(experiments)) == len(experiments):
         return {path: f" @ {metrics['experiment'] or path.name}" for path, metrics in read}
-    return {path: f" @ {path.name}" for path, _ in read}
+    tails = _tails([path for path, _ in read])
+    return {path: f" @ {tail}" for (path, _), tail in zip(read, tails, strict=True)}
+
+
+def _tails(paths: Sequence[Path]) -> list[str]:
+    """The ends of paths, each as short as tells all of them apart."""
+    parts = [path.resolve().parts for path in paths]
+    depth = 1
+    while len({one[-depth:] for one in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(one[-depth:]) for one in parts]
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
@@ -122,11 +137,12 @@ def _policy(runs: Sequence[Run], name: str) -> dict[str, Any]:
     by_task = {task: [run.success[name] for run in runs if run.task == task] for task in tasks}
     mean, lo, hi = clustered_bootstrap([run.success[name] for run in runs], [run.task for run in runs])
     iqm, iqm_lo, iqm_hi = stratified_bootstrap_iqm([[values.mean() for values in part] for part in by_task.values()])
+    iqm_ci95 = [iqm_lo, iqm_hi] if len(runs) > 1 else None  # a single value resampled is always itself
     rates = {}
     for task, part in by_task.items():
         rate, low, high = clustered_bootstrap(part)
         rates[task] = {"success_rate": rate, "ci95": [low, high], "runs": len(part), "episodes": sum(map(len, part))}
-    return {"mean": mean, "ci95": [lo, hi], "iqm": iqm, "iqm_ci95": [iqm_lo, iqm_hi], "runs": len(runs), "tasks": rates}
+    return {"mean": mean, "ci95": [lo, hi], "iqm": iqm, "iqm_ci95": iqm_ci95, "runs": len(runs), "tasks": rates}
 
 
 def _test(runs: Sequence[Run], a: str, b: str) -> dict[str, Any] | None:

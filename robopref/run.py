@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from robopref import ranges
 from robopref.arrays import InputError
 
 PIPELINES = ("run", "quickstart")
@@ -58,13 +60,7 @@ def _names(overrides: list[str]) -> dict[str, str]:
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """Cross-field checks before anything heavy is imported."""
-    for name in ("pairs", "workers"):
-        if not isinstance(config[name], int) or config[name] < 1:
-            raise InputError(f"{name}: got {config[name]!r}, wanted a whole number >= 1.")
-    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 100:
-        raise InputError(
-            f"seed: got {config['seed']!r}, wanted a whole number from 0 to 99 (resets of seeds must not meet)."
-        )
+    ranges.check(config)
     if str(config["labeler"].get("_target_", "")).endswith(".People"):
         config["labeler_name"] = "people"  # an experiment may have chosen it
         if not config["dataset"] and not config["people"]["ask"]:
@@ -72,9 +68,6 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
                 "labeler=people: got no dataset, wanted dataset=DIR, a store that people compared (`robopref annotate DIR`).\n"
                 "Or let every round ask them: experiment=human_in_the_loop."
             )
-    rounds = config["rounds"]
-    if not (1 <= rounds["count"] <= 10 and 2 <= rounds["resets"] <= 1000 and rounds["replicas"] >= 2):
-        raise InputError(f"rounds: got {rounds}, wanted count 1 to 10, resets 2 to 1000, replicas >= 2.")
     if config["labeler"].get("criterion") == "regret" and not config["record_expert"]:
         raise InputError(
             "labeler=regret: got record_expert=false, wanted record_expert=true: it compares with the expert's actions."
@@ -88,6 +81,8 @@ def _sweep(verb: str, overrides: list[str]) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, OmegaConf
 
+    for combination in combinations(overrides):
+        compose(combination)  # a wrong one is refused before the first has run
     # Only what varies names a job's folder: the same sweep over other stages finds its folders again.
     pairs = [o.split("=", 1) for o in overrides if "=" in o]
     swept = {key for key, value in pairs if re.search(r",(?![^\[]*\])|^(range|choice|glob|interval)\(", value)} - {
@@ -105,15 +100,35 @@ def _sweep(verb: str, overrides: list[str]) -> None:
         plain["out"] = str(Path(parent) / (re.sub(r"[^\w.=-]+", "_", ",".join(varied))[:200] or "run"))
         _job(verb, plain, own)
 
-    before = sys.argv
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     parent = dict(pairs).get("out", "runs")
     settings = ["output_subdir=null", f"sweep.dir={parent}", "sweep.subdir=."]
     sys.argv = ["robopref", "--multirun", *overrides, *(f"hydra.{one}" for one in settings)]
     sys.argv += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise what a job raised; Hydra would print it and end the process
     try:
         job()
     finally:
         sys.argv = before
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def combinations(overrides: list[str]) -> list[list[str]]:
+    """The overrides of every job of a sweep, split as Hydra's own sweeper does; none for another sweeper, which chooses as it goes."""
+    from hydra import initialize_config_module
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if any(o.startswith("hydra/sweeper=") for o in overrides):
+        return []
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        batches = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)
+    return [job for batch in batches for job in batch]
 
 
 def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:

@@ -5,13 +5,15 @@ import pytest
 import torch
 
 from robopref.arrays import InputError, Trajectory
+from robopref.checkpoint import load, save
 from robopref.data.windows import chunk_table
 from robopref.learners.align import AlignSettings, PairTable, align, calibrate, gather, relative_scores
 from robopref.learners.clone import clone, fit_normalizer
 from robopref.learners.guard import HeldOutGuard
 from robopref.losses.pairwise import ZERO_POINT, ipo, sigmoid
 from robopref.policies.diffusion import Diffusion
-from robopref.stages.ranking import rank
+from robopref.stages.align import align_policy
+from robopref.stages.ranking import Ranking, halves, rank
 from robopref.types import Dims
 
 DIMS = Dims(3, 2)
@@ -174,14 +176,35 @@ def test_a_training_that_ends_on_a_bad_check_ends_with_the_last_good_weights(set
     guard = HeldOutGuard(
         policy, reference, table, pairs, calibrate(reference, table, settings(), generator()), settings()
     )
-    assert guard.check()[0] and not guard.finish()
+    assert guard.check()[0] and guard.finish() == (False, {})
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.mul_(5.0)
     assert guard.check()[0], "one bad check does not stop it"
-    assert guard.finish(), "but the training must not end there"
+    assert guard.finish() == (True, {}), "but the training must not end there"
     for mine, kept in zip(policy.parameters(), reference.parameters(), strict=True):
         assert torch.equal(mine, kept)
+
+
+@pytest.mark.parametrize("every", [100, 20])
+def test_a_training_shorter_than_the_first_check_is_guarded_too(setting, tmp_path, every):
+    policy, _, pairs = setting
+    base = save(policy, tmp_path / "base")
+    collapsing = vars(settings(steps=30, lr=5e-2, anchor=0, proximal=0, kappa=50))
+    config = {
+        "align": collapsing,
+        "loss": {"_target_": "robopref.losses.pairwise.sigmoid", "_partial_": True},
+        "seed": 0,
+    }
+    config["guard"] = {"every": every}
+    ranking = Ranking(pairs.first, pairs, pairs)
+    trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
+    found, stopped = align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0)
+    assert found["guard/rho_winner"] < -0.25 and "rolled back" in stopped
+    measured = [row for row in logs if "guard/rho_winner" in row]
+    assert measured[-1]["step"] == 30 and measured[-1]["guard/rho_winner"] == found["guard/rho_winner"]
+    ended = zip(load(tmp_path / "policy").parameters(), policy.parameters(), strict=True)
+    assert all(torch.equal(mine, before) for mine, before in ended)
 
 
 def test_a_one_sided_loss_never_pulls_a_beaten_loser_back_up():
@@ -191,3 +214,34 @@ def test_a_one_sided_loss_never_pulls_a_beaten_loser_back_up():
         assert bool(grad[1] < 0) is pulls, (
             f"{loss.__name__}: descent raises the loser's score where the gradient is negative"
         )
+
+
+def test_held_out_pairs_share_no_episode_with_training_pairs():
+    rng = np.random.default_rng(0)
+    first = torch.from_numpy(rng.integers(0, 30, 60))
+    pairs = PairTable(first, first + torch.from_numpy(rng.integers(1, 30, 60)), torch.ones(60), torch.ones(60))
+    train, held_out = halves(pairs, 0.15, 0)
+    parts = [{*part.first.tolist(), *part.second.tolist()} for part in (train, held_out)]
+    assert len(train) >= 3 and len(held_out) >= 9 and not parts[0] & parts[1]
+
+
+@pytest.mark.parametrize("first", [[0, 0, 0, 0, 0, 0], [0, 2]])
+def test_where_too_few_pairs_would_remain_none_is_held_out(first):
+    count = len(first)
+    pairs = PairTable(torch.tensor(first), torch.arange(10, 10 + count), torch.ones(count), torch.ones(count))
+    train, held_out = halves(pairs, 0.15, 0)
+    assert len(train) == count and len(held_out) == 0
+
+
+def test_a_training_with_nothing_held_out_is_not_guarded(setting, tmp_path):
+    policy, _, pairs = setting
+    base, none = save(policy, tmp_path / "base"), PairTable(*(x[:0] for x in vars(pairs).values()))
+    config = {
+        "align": vars(settings(steps=3)),
+        "loss": {"_target_": "robopref.losses.pairwise.sigmoid", "_partial_": True},
+    }
+    config |= {"seed": 0, "guard": {"every": 2}}
+    trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
+    ranking = Ranking(pairs.first, pairs, none)
+    assert align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0) == ({}, "")
+    assert not any("guard/rho_winner" in row for row in logs)

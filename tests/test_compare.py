@@ -47,6 +47,13 @@ def test_one_run_gives_its_own_paired_statistics(multirun):
     assert test["p_value_runs"] is None
 
 
+def test_one_run_has_no_interval_of_its_interquartile_mean(multirun):
+    runs = read_runs(find_runs([multirun]))
+    assert summarise(runs[:1])["policies"]["aligned"]["iqm_ci95"] is None
+    low, high = summarise(runs[:2])["policies"]["aligned"]["iqm_ci95"]
+    assert low <= high
+
+
 def test_the_difference_is_the_difference_of_the_means(multirun):
     result = summarise(read_runs(find_runs([multirun])))
     for test in result["tests"]:
@@ -74,6 +81,23 @@ def test_two_experiments_on_one_seed_stand_side_by_side_and_are_paired(tmp_path)
     pairs = {(t["a"], t["b"]) for t in result["tests"]}
     assert ("aligned @ plain", "aligned @ fancy") in pairs
     assert ("aligned @ plain", "base @ fancy") not in pairs
+
+
+def test_two_runs_in_folders_of_one_name_are_both_kept(tmp_path):
+    paths = [make_run(tmp_path / side / "seed=1", episodes=20, rates={"base": 0.4, "aligned": rate})
+             for side, rate in (("x", 0.5), ("y", 0.9))]  # fmt: skip
+    (run,) = read_runs(paths)
+    assert set(run.success) == {f"{name} @ {side}/seed=1" for name in ("base", "aligned") for side in "xy"}
+    tests = summarise([run])["tests"]
+    assert any({t["a"], t["b"]} == {"aligned @ x/seed=1", "aligned @ y/seed=1"} for t in tests)
+
+
+def test_a_policy_that_would_overwrite_another_is_refused(tmp_path):
+    # The second has no experiment, so its folder's name stands for it, which is the first's experiment.
+    here = make_run(tmp_path / "x", episodes=20, experiment="plain")
+    there = make_run(tmp_path / "plain", episodes=20, experiment="")
+    with pytest.raises(InputError, match="twice"):
+        read_runs([here, there])
 
 
 def test_runs_on_other_resets_are_not_paired(tmp_path):

@@ -68,8 +68,8 @@ def atomic_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
     Raises `InputError` when `path` exists and is not an empty folder, unless `replace`, and when the disk is full.
     """
     path = Path(path)
-    if not replace and _occupied(path):
-        raise InputError(f"{path}: exists already, wanted a new folder. Choose another name or remove it.")
+    if not replace:
+        free(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -129,6 +129,12 @@ def read_json(path: Path | str) -> Any:
         raise InputError(f"{path}: got no such file, wanted a JSON file. Check the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: got text that is not JSON ({error}). Restore the file from a copy.") from error
+
+
+def free(path: Path | str) -> None:
+    """Raise `InputError` when `path` exists and is not an empty folder: to ask before work whose result would not fit."""
+    if _occupied(Path(path)):
+        raise InputError(f"{path}: exists already, wanted a new folder. Choose another name or remove it.")
 
 
 def _occupied(path: Path) -> bool:

@@ -92,6 +92,11 @@ class Stages:
         if self.spec is not None:
             read(self.spec)  # a broken file is said now, not after the rollouts
 
+    @property
+    def name(self) -> str:
+        """What the sidecar's `teacher` column says."""
+        return f"stages_{self.objective}"
+
     def label(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
         """prob_first (N,) float64: 1, 0 or 0.5."""
         if len(first) != len(second):

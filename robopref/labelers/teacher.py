@@ -73,7 +73,12 @@ class Teacher:
     @property
     def name(self) -> str:
         """What the sidecar's `teacher` column says, for example `return+mistake=0.1`."""
-        return "+".join([self.criterion, *(f"{k}={v:g}" for k, v in self.strengths.items())])
+        return self.criterion if not self.strengths else f"{self.criterion}+{self.noise_model}"
+
+    @property
+    def noise_model(self) -> str:
+        """The noise alone, for example `skip=0.1+mistake=0.1`; `oracle` where there is none."""
+        return "+".join(f"{k}={v:g}" for k, v in self.strengths.items()) or "oracle"
 
     def fit(self, trajectories: Sequence[Trajectory]) -> Teacher:
         """This teacher with thresholds and scale taken from `trajectories`, once and for all."""

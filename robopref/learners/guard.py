@@ -78,12 +78,18 @@ class HeldOutGuard:
             self._accuracy = found["guard/pair_accuracy"]
         return True, found
 
-    def finish(self) -> bool:
-        """Call when training has ended: if the last check found fallen winners, roll back; returns whether it did."""
+    def finish(self, unchecked: bool = False) -> tuple[bool, dict[str, float]]:
+        """Call when training has ended; `unchecked` says that steps ran since the last check, so that it measures once more.
+
+        Rolls back if winners had fallen. Returns whether it did and what was measured before that (empty if nothing was).
+        """
+        found = self.measure() if unchecked else {}
+        if found:
+            self._fell = found["guard/rho_winner"] < -self.tolerance
         fell = self._fell
         if fell:
             self._roll_back()
-        return fell
+        return fell, found
 
     def _roll_back(self) -> None:
         source = self._kept or self.reference.state_dict()  # type: ignore[attr-defined]

@@ -50,8 +50,6 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
 
 def gather_round(config: Config, policy: Path, place: Path, number: int, workers: int = 0) -> Path:
     """Rollouts of the current policy and the answers about them; returns the store."""
-    from hydra.utils import instantiate
-
     if number == 0 and config["dataset"] and are_people(config):
         return answered_dataset(Path(config["dataset"]))  # people compared these episodes, not the base's
     store = place / "rollouts" / "store"
@@ -61,8 +59,9 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
         begin = rounds["first_reset"] + 10_000 * config["seed"] + 1000 * number
         seeds = [begin + i for i in range(rounds["resets"]) for _ in range(rounds["replicas"])]
         collect_policy(
-            policy, config["env"], seeds, config["seed"], partial / "store", workers, config["record_expert"]
-        )
+            policy, config["env"], seeds, config["seed"], partial / "store", workers, config["record_expert"],
+            config["record_sim_state"],
+        )  # fmt: skip
         return {"episodes": len(seeds)}
 
     def label(partial: Path) -> dict[str, Any]:
@@ -71,11 +70,8 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
         if are_people(config):
             return {"asked": ask_people(config, store, share) if config["people"]["ask"] else 0}
         seed = 1000 * config["seed"] + number
-        return {
-            "asked": ask(
-                trajectories, trajectories.load(), instantiate(config["labeler"]), share, seed, config["labeler_name"]
-            )
-        }
+        ask(trajectories, trajectories.load(), config["labeler"], share, seed, config["labeler_name"])
+        return {"asked": share}  # a resumed piece stores fewer: it finds the answers of the killed one
 
     unit(place / "rollouts", collect)
     unit(place / "labels", label)
@@ -138,19 +134,24 @@ def align_policy(
     seed = 100 * config["seed"] + number
     scale = calibrate(reference, table, settings, torch.Generator().manual_seed(seed))
     guard = HeldOutGuard(learned, reference, table, ranking.held_out, scale, settings, seed)
+    watched, every = len(ranking.held_out) > 0, config["guard"]["every"]
     generator = torch.Generator().manual_seed(seed)
-    rows, found, stopped = [], guard.measure(), ""
+    rows, found, stopped = [], guard.measure() if watched else {}, ""
     for step, row in enumerate(
         align(learned, reference, table, ranking.train, ranking.anchors, loss, settings, generator), 1
     ):
         rows.append(row)
-        if step % config["guard"]["every"] == 0:
+        if watched and step % every == 0:
             go_on, found = guard.check()
             logs.append({"stage": "align", "arm": arm, "round": number, "step": step, **found})
             if not go_on:
                 stopped = f"step {step}: held-out winners became less likely; rolled back to the last good weights"
                 break
-    if guard.finish():
+    fell, last = guard.finish(unchecked=watched and len(rows) % every != 0)
+    if last:
+        found = last
+        logs.append({"stage": "align", "arm": arm, "round": number, "step": len(rows), **found})
+    if fell:
         stopped = "at the end held-out winners were less likely than before; rolled back to the last good weights"
     logs += thin(rows, 25, stage="align", arm=arm, round=number)
     save(

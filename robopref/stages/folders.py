@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from robopref.arrays import InputError
-from robopref.stages.pipeline import _claim
+from robopref.data.files import write_text
+
+PRIVATE = ("stages", "out", "workers", "command")
+"""Keys that may differ between two calls on one run folder."""
+LATER = {"record_sim_state": False}
+"""Keys that runs begun before them do not hold, and what they meant there."""
 
 
 def prepare(config: dict[str, Any], out: Path, folders: Mapping[str, Sequence[str]]) -> None:
@@ -20,7 +25,7 @@ def prepare(config: dict[str, Any], out: Path, folders: Mapping[str, Sequence[st
         if name not in folders:
             raise InputError(f"stages: got {name!r}, wanted some of {', '.join(folders)}.")
     fresh = not (out / "config.yaml").exists()
-    _claim(config, out)
+    claim(config, out)
     if fresh or set(config["stages"]) == set(folders):
         return
     for name in config["stages"]:
@@ -30,3 +35,23 @@ def prepare(config: dict[str, Any], out: Path, folders: Mapping[str, Sequence[st
                 shutil.rmtree(path)
             elif path.exists():
                 path.unlink()
+
+
+def claim(config: dict[str, Any], out: Path) -> None:
+    """Make the folder this run's own; refuse one that holds another configuration."""
+    import yaml
+
+    kept = {k: v for k, v in config.items() if k not in PRIVATE}
+    path = out / "config.yaml"
+    if path.exists():
+        held = {**LATER, **yaml.safe_load(path.read_text(encoding="utf-8"))}
+        held = {k: v for k, v in held.items() if k not in PRIVATE}
+        if held != kept:
+            differing = ", ".join(sorted(k for k in held.keys() | kept.keys() if held.get(k) != kept.get(k)))
+            raise InputError(
+                f"out={out}: got a folder of another run (differs in {differing}), wanted a new one or the same settings."
+            )
+    elif out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
+        raise InputError(f"out={out}: got a folder that is not empty and holds no run, wanted a new or empty one.")
+    else:
+        write_text(path, yaml.safe_dump(config, sort_keys=False))

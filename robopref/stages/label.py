@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +41,24 @@ def choose_pairs(seeds: list[int], count: int, rng: np.random.Generator) -> list
     return list(chosen.values())
 
 
+def name_of(labeler: Labeler, preset: str) -> str:
+    """What a labeler calls itself, overrides included; the preset's name where it has none."""
+    return str(getattr(labeler, "name", preset))
+
+
+def identity(settings: Mapping[str, Any]) -> str:
+    """Short hash of a labeler's resolved settings: an answer under other settings is another answer."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def ask(
-    store: TrajectoryStore, trajectories: list[Trajectory], labeler: Labeler, count: int, seed: int, teacher: str
-) -> int:
-    """Ask `count` questions about whole episodes and append the answers; returns how many were asked."""
+    store: TrajectoryStore, trajectories: list[Trajectory], settings: Mapping[str, Any], count: int, seed: int, preset: str
+) -> int:  # fmt: skip
+    """Ask the labeler of `settings` `count` questions about whole episodes and append the answers; returns how many were new."""
+    from hydra.utils import instantiate
+
+    labeler: Labeler = instantiate(settings)
+    teacher, mark = name_of(labeler, preset), identity(settings)
     rng = np.random.default_rng([seed, 77])
     chosen = choose_pairs([t.seed for t in trajectories], count, rng)
     first, second = [trajectories[a] for a, _, _ in chosen], [trajectories[b] for _, b, _ in chosen]
@@ -48,10 +66,10 @@ def ask(
     rows = [
         Pair(
             Window(a, 0, len(trajectories[a])), Window(b, 0, len(trajectories[b])), float(answer), annotator=teacher,
-            label_model=teacher, teacher=teacher, criterion=getattr(labeler, "criterion", ""), strategy=strategy, segment_policy="whole",
-            same_init=trajectories[a].seed == trajectories[b].seed, uid=f"{teacher}-{seed}-{a}-{b}",
+            label_model=teacher, teacher=teacher, criterion=getattr(labeler, "criterion", ""),
+            noise_model=getattr(labeler, "noise_model", ""), strategy=strategy, segment_policy="whole",
+            same_init=trajectories[a].seed == trajectories[b].seed, uid=f"{teacher}-{mark}-{seed}-{a}-{b}",
         )
         for (a, b, strategy), answer in zip(chosen, answers, strict=True)
     ]  # fmt: skip
-    PreferenceStore(store).append(rows)
-    return len(rows)
+    return PreferenceStore(store).append(rows)

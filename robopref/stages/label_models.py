@@ -62,7 +62,8 @@ def collect(config: Config, out: Path) -> None:
     """Scripted episodes of many qualities, with the expert's action beside each step."""
 
     def make(partial: Path) -> dict[str, Any]:
-        count, seed = config["episodes"] or config["transfer"]["episodes"], config["seed"]
+        count, seed = config["episodes"], config["seed"]
+        count = config["transfer"]["episodes"] if count is None else count
         seeds = [10_000 * seed + i for i in range(count)]
         made = scripted(
             config["env"], seeds, mixture(config["transfer"]["imperfections"], count), seed, config["workers"]

@@ -71,7 +71,8 @@ def _env(config: Config, task: str) -> Config:
 
 def collect(config: Config, out: Path) -> None:
     """Episodes of every task: scripted, of many qualities, with noise that says nothing about quality."""
-    count, seed = config["episodes"] or config["transfer"]["episodes"], config["seed"]
+    count, seed = config["episodes"], config["seed"]
+    count = config["transfer"]["episodes"] if count is None else count
     behaviours = mixture(config["transfer"]["imperfections"], count)
     for number, task in enumerate([*config["source"], config["target"]]):
         seeds = [10_000 * seed + 1000 * (number + 1) + i for i in range(count)]

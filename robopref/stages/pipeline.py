@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robopref.arrays import InputError
-from robopref.data.files import atomic_file, locked, read_json, write_json, write_text
+from robopref.data.files import atomic_file, locked, read_json, write_json
 from robopref.data.preferences import PreferenceStore
 from robopref.data.store import TrajectoryStore
 from robopref.stages import baselines
@@ -18,6 +18,8 @@ from robopref.stages.align import gather_round, judge, rounds_of
 from robopref.stages.collect import mixture, scripted, write
 from robopref.stages.environments import dims_of
 from robopref.stages.evaluate import evaluate, summary
+from robopref.stages.folders import claim
+from robopref.stages.label import name_of
 from robopref.stages.parallel import spread
 from robopref.stages.pretrain import find_base
 from robopref.stages.units import unit
@@ -28,12 +30,10 @@ FOLDERS = {
     "collect": ("demonstrations",),
     "pretrain": ("base",),
     "align": ("rounds", "arms", "judged"),
-    "evaluate": ("evaluation", "metrics.json"),
+    "evaluate": ("evaluation", "metrics.json", "log.jsonl"),
     "report": ("videos", "strips", "report.html", "pairs.json"),
 }
-"""What each stage of a run writes. `stages=[...]` removes and makes these anew."""
-PRIVATE = ("stages", "out", "workers")
-"""Keys that may differ between two calls on one run folder."""
+"""What each stage of a run writes. `stages=[...]` removes these and all that was made from them, and makes its own anew."""
 
 
 def run(config: Config, out: Path, command: str) -> None:
@@ -49,7 +49,7 @@ def run(config: Config, out: Path, command: str) -> None:
 
 def _run(config: Config, out: Path, command: str) -> None:
     wanted = config["stages"]
-    _claim(config, out)
+    claim(config, out)
     _needs(out, wanted)
     if len(wanted) < len(FOLDERS):
         _forget(out, wanted)
@@ -141,6 +141,8 @@ def _baseline(name: str, arguments: tuple[Any, ...]) -> str:
 
 def measure(config: Config, out: Path, command: str) -> None:
     """Open the evaluation resets, write metrics.json and the joined log."""
+    from hydra.utils import instantiate
+
     arms = read_json(out / "arms" / "arms.json")
     table = evaluate(
         config, {k: str(out / v) for k, v in arms["policies"].items()}, out / "evaluation", config["workers"]
@@ -152,7 +154,7 @@ def measure(config: Config, out: Path, command: str) -> None:
     metrics = {
         "task": config["task"], "seed": config["seed"], "experiment": config["experiment"], "labels_asked": asked,
         "episodes_judged": config["gate"]["episodes"] * (1 + len(guard)),
-        "labeler": config["labeler_name"],
+        "labeler": name_of(instantiate(config["labeler"]), config["labeler_name"]),
         "policies": policies, "tests": tests, "base_level": base["level"], "base_search": _timeless(base["search"]),
         "guard": _timeless(arms["guard"]),
         "notes": notes(policies, tests, base["search"]), "seconds": seconds(out), "command": command,
@@ -234,42 +236,32 @@ def _asked_pairs(stores: list[Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def _claim(config: Config, out: Path) -> None:
-    """Make the folder this run's own; refuse one that holds another configuration."""
-    kept = {k: v for k, v in config.items() if k not in PRIVATE}
-    path = out / "config.yaml"
-    if path.exists():
-        import yaml
-
-        held = {k: v for k, v in yaml.safe_load(path.read_text(encoding="utf-8")).items() if k not in PRIVATE}
-        if held != kept:
-            differing = ", ".join(sorted(k for k in held.keys() | kept.keys() if held.get(k) != kept.get(k)))
-            raise InputError(
-                f"out={out}: got a folder of another run (differs in {differing}), wanted a new one or the same settings."
-            )
-    elif out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
-        raise InputError(f"out={out}: got a folder that is not empty and holds no run, wanted a new or empty one.")
-    else:
-        import yaml
-
-        write_text(path, yaml.safe_dump(config, sort_keys=False))
-
-
 def _needs(out: Path, wanted: list[str]) -> None:
-    """Refuse to redo a stage whose input is neither there nor made by the same call."""
+    """Refuse to redo a stage whose input is neither made by the same call nor there and made from what stays."""
     inputs = {
         "pretrain": ("collect", "demonstrations/done.json"), "align": ("pretrain", "base/base.json"),
         "evaluate": ("align", "arms/arms.json"), "report": ("evaluate", "metrics.json"),
     }  # fmt: skip
+    order = list(FOLDERS)
+    first = min((order.index(name) for name in wanted), default=0)
     for stage, (before, path) in inputs.items():
-        if stage in wanted and before not in wanted and not (out / path).exists():
+        if stage not in wanted or before in wanted:
+            continue
+        if order.index(before) > first:
+            raise InputError(
+                f"stages: got {order[first]} and {stage} without {before}, wanted all between: {before} rests on {order[first]}. "
+                f"Add it to stages=[...]."
+            )
+        if not (out / path).exists():
             raise InputError(
                 f"stages: got {stage} without {path} in {out}, wanted {before} before it. Add it to stages=[...]."
             )
 
 
 def _forget(out: Path, stages: list[str]) -> None:
-    for name in stages:
+    """Remove what the earliest of the stages and everything after it has written: later results rest on earlier ones."""
+    order = list(FOLDERS)
+    for name in order[min((order.index(name) for name in stages), default=len(order)) :]:
         for entry in FOLDERS[name]:
             path = out / entry
             if path.is_dir():

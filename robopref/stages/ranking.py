@@ -60,13 +60,20 @@ def rank(
 
 
 def halves(pairs: PairTable, held_out: float, seed: int) -> tuple[PairTable, PairTable]:
-    """Pairs in two parts (training, held out); with fewer than four both are all of them."""
-    order = torch.from_numpy(np.random.default_rng([seed, 5]).permutation(len(pairs)))
+    """Pairs in two parts (training, held out) that share no episode; nothing is held out where too few would remain.
+
+    Pairs between two held-out episodes watch too; pairs with one of them are in neither part.
+    """
+    order = np.random.default_rng([seed, 5]).permutation(len(pairs))
     cut = max(1, round(held_out * len(pairs)))
-    if len(pairs) < 4:
-        return pairs, pairs
+    sides = np.stack([pairs.first.numpy(), pairs.second.numpy()])  # (2, N)
+    watched = np.isin(sides, sides[:, order[:cut]]).sum(axis=0)[order]  # (N,) how many of the two are held out
 
-    def part(rows: torch.Tensor) -> PairTable:
-        return PairTable(pairs.first[rows], pairs.second[rows], pairs.prob_first[rows], pairs.weight[rows])
+    def part(rows: np.ndarray) -> PairTable:
+        at = torch.from_numpy(rows)
+        return PairTable(pairs.first[at], pairs.second[at], pairs.prob_first[at], pairs.weight[at])
 
-    return part(order[cut:]), part(order[:cut])
+    kept, decided = order[watched == 0], pairs.prob_first.numpy() != 0.5
+    if len(kept) < 3 or not decided[kept].any():
+        return pairs, part(order[:0])
+    return part(kept), part(order[watched == 2])

@@ -135,7 +135,7 @@ def _asked(run: Path, metrics: dict[str, Any]) -> dict[str, str]:
             knobs = ", ".join(
                 f"{key!s}={value!s}" for key, value in labeler.items() if key != "_target_" and value is not None
             )
-            name = str(metrics.get("labeler") or labeler.get("_target_", "")).rpartition(".")[2]
+            name = str(metrics.get("labeler") or str(labeler.get("_target_", "")).rpartition(".")[2])
             asked["teacher"] = f"{name} ({knobs})" if knobs else name
     return asked
 

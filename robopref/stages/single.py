@@ -7,7 +7,7 @@ from typing import Any
 
 from robopref.arrays import InputError
 from robopref.checkpoint import load
-from robopref.data.files import atomic_folder, write_json
+from robopref.data.files import atomic_folder, free, write_json
 from robopref.data.store import TrajectoryStore
 from robopref.stages import pretrain as pretraining
 from robopref.stages.align import align_policy, labelled_pairs, read_rounds, winners
@@ -23,41 +23,45 @@ Config = dict[str, Any]
 
 
 def collect(config: Config, out: Path) -> str:
-    """Episodes of a policy folder (checkpoint=DIR) or of the scripted mixture, as a store."""
-    count, seed = config["episodes"] or 96, config["seed"]
+    """Episodes of a policy folder (checkpoint=DIR) or of the scripted mixture, as a store; `rounds.replicas` from each reset."""
+    count, seed = 96 if config["episodes"] is None else config["episodes"], config["seed"]
+    free(out)
+    replicas, states = config["rounds"]["replicas"], config["record_sim_state"]
+    if count > 10_000 * replicas:
+        raise InputError(
+            f"episodes: got {count}, wanted at most 10000 resets of {replicas} replicas. Use further seeds."
+        )
+    resets = [10_000 * seed + i // replicas for i in range(count)]
     if config["checkpoint"]:
-        replicas = config["rounds"]["replicas"]
-        first = config["rounds"]["first_reset"] + 10_000 * seed
-        seeds = [first + i // replicas for i in range(count)]
-        checkpoint = Path(config["checkpoint"])
+        seeds = [config["rounds"]["first_reset"] + reset for reset in resets]
+        checkpoint, expert = Path(config["checkpoint"]), config["record_expert"]
         load(checkpoint)
-        collect_policy(checkpoint, config["env"], seeds, seed, out, config["workers"], config["record_expert"])
+        collect_policy(checkpoint, config["env"], seeds, seed, out, config["workers"], expert, states)
     else:
-        kinds = config["imperfections"]["good"] | config["imperfections"]["faulty"]
-        seeds = [10_000 * seed + i for i in range(count)]
-        write(out, scripted(config["env"], seeds, mixture(kinds, count), seed, config["workers"]), "store episodes")
+        behaviours = mixture(config["imperfections"]["good"] | config["imperfections"]["faulty"], count)
+        made = scripted(config["env"], resets, behaviours, seed, config["workers"], states)
+        write(out, made, "store episodes")
     return f"{count} episodes in {out}"
 
 
 def label(config: Config, out: Path) -> str:
     """Ask `pairs` questions about a store; the answers go into its sidecar."""
-    from hydra.utils import instantiate
-
-    store = _store(config, "label")
-    asked = ask(
-        store, store.load(), instantiate(config["labeler"]), config["pairs"], config["seed"], config["labeler_name"]
-    )
-    return f"{asked} questions asked, answers in {store.root / 'meta/preferences'}"
+    store, count = _store(config, "label"), config["pairs"]
+    new = ask(store, store.load(), config["labeler"], count, config["seed"], config["labeler_name"])
+    known = f"; {count - new} were stored already (another seed asks others)" if new < count else ""
+    return f"{new} answers stored in {store.root / 'meta/preferences'}{known}"
 
 
 def reward(config: Config, out: Path) -> str:
     """A reward model from the answers about a store, judged on held-out episodes; `pairs=N` trains on at most N answers."""
+    free(out)
     most = config["pairs"] if "pairs" in config["given"] else None
     return reward_of_store(config, _store(config, "reward"), out, most)
 
 
 def pretrain(config: Config, out: Path) -> str:
     """A policy cloned from all episodes of a store."""
+    free(out)
     trajectories = _store(config, "pretrain").load()
     with atomic_folder(out) as partial:
         pretraining.pretrain(config["policy"], trajectories, config["base"]["clone"], config["seed"], partial, "base")
@@ -68,11 +72,14 @@ def align(config: Config, out: Path) -> str:
     """Trajectory DPO of a policy folder on the answered pairs of a store, anchored on their winners."""
     if not config["checkpoint"]:
         raise InputError("align: got no checkpoint, wanted checkpoint=DIR, the policy that is to be aligned.")
+    free(out)
     trajectories, answers, _ = read_rounds([_store(config, "align").root])
     train, held_out = halves(labelled_pairs(answers, ties=True), config["rounds"]["held_out"], config["seed"])
     import torch
 
-    ranking = Ranking(torch.tensor(winners(answers), dtype=torch.int64), train, held_out)
+    watched = {*held_out.first.tolist(), *held_out.second.tolist()}
+    anchors = [one for one in winners(answers) if one not in watched]
+    ranking = Ranking(torch.tensor(anchors, dtype=torch.int64), train, held_out)
     if len(ranking.anchors) == 0 or len(train) == 0:
         raise InputError(
             f"align: got {len(answers)} answers without a decided one to learn from, wanted more. Label more pairs."
@@ -83,14 +90,16 @@ def align(config: Config, out: Path) -> str:
             config, Path(config["checkpoint"]), trajectories, ranking, 1.0, partial, logs, "aligned", 0
         )
         write_log(partial / "log.jsonl", logs)
-    return f"policy in {out / 'policy'} {found}{' ' + stopped if stopped else ''}"
+    unguarded = "" if len(held_out) else f"; {len(answers)} answers are too few to hold some out, so the guard was off"
+    return f"policy in {out / 'policy'} {found or ''}{' ' + stopped if stopped else ''}{unguarded}"
 
 
 def evaluate(config: Config, out: Path) -> str:
     """Success of a policy folder on held-out resets, with a 95% interval, as metrics.json."""
     if not config["checkpoint"]:
         raise InputError("evaluate: got no checkpoint, wanted checkpoint=DIR, a policy folder.")
-    checkpoint, count = Path(config["checkpoint"]), config["episodes"] or config["evaluation"]["episodes"]
+    checkpoint, count = Path(config["checkpoint"]), config["episodes"]
+    count = config["evaluation"]["episodes"] if count is None else count
     load(checkpoint)
     if (out / "metrics.json").exists() or (out / "config.yaml").exists():
         raise InputError(f"evaluate: out={out} holds results already, wanted a new folder. Choose another out=DIR.")

@@ -1,0 +1,64 @@
+"""Asking a labeler: what is stored, under which name, and what counts as the same answer."""
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+
+from robopref.arrays import Trajectory
+from robopref.data.preferences import PreferenceStore
+from robopref.data.store import StoreWriter, TrajectoryStore
+from robopref.run import compose
+from robopref.stages import single
+from robopref.stages.label import ask, name_of
+
+
+@pytest.fixture
+def store(tmp_path):
+    rng = np.random.default_rng(0)
+    with StoreWriter(tmp_path / "store") as writer:
+        for seed in range(8):
+            reward = rng.random(12).astype(np.float32)
+            observation, action = (rng.normal(size=(12, k)).clip(-1, 1).astype(np.float32) for k in (3, 2))
+            writer.add(Trajectory(observation, action, reward, np.arange(12) > seed, "point-mass", seed // 2))
+    return TrajectoryStore(tmp_path / "store")
+
+
+def answers(store, *overrides):
+    """How many were new, after asking ten questions."""
+    config = compose([*overrides])
+    return ask(store, store.load(), config["labeler"], 10, 0, config["labeler_name"])
+
+
+def test_the_same_questions_are_stored_once_and_another_noise_is_another_answer(store):
+    assert [answers(store, "labeler=mistake") for _ in range(2)] == [10, 0]
+    assert answers(store, "labeler=mistake", "labeler.noise.mistake=0.5") == 10
+    assert answers(store, "labeler=mistake", "+labeler.seed=1") == 10, "its draws differ, though its name does not"
+    assert len(PreferenceStore(store).pairs()) == 30
+
+
+def test_the_message_says_what_was_stored_already(store):
+    config = compose([f"dataset={store.root}", "pairs=10"]) | {"given": []}
+    first, second = (single.label(config, store.root) for _ in range(2))
+    assert first.startswith("10 answers stored") and "already" not in first
+    assert second.startswith("0 answers stored") and "10 were stored already" in second
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "noise", "criterion"),
+    [
+        ([], "success", "oracle", "success"),
+        (["labeler.criterion=return"], "return", "oracle", "return"),
+        (["labeler=mistake", "labeler.noise.mistake=0.2"], "return+mistake=0.2", "mistake=0.2", "return"),
+    ],
+)
+def test_an_answer_carries_the_name_of_the_labeler_that_gave_it(store, overrides, name, noise, criterion):
+    answers(store, *overrides)
+    for pair in PreferenceStore(store).pairs():
+        assert (pair.teacher, pair.annotator, pair.label_model) == (name,) * 3
+        assert (pair.noise_model, pair.criterion) == (noise, criterion)
+
+
+def test_a_labeler_without_a_name_is_called_as_its_preset():
+    config = compose(["labeler=stages_safety"])
+    assert name_of(instantiate(config["labeler"]), config["labeler_name"]) == "stages_safety"
+    assert name_of(object(), "transfer") == "transfer"
