@@ -283,3 +283,10 @@ def test_progress_is_silent_off_a_terminal_and_a_bar_on_one(capsys, monkeypatch)
     assert [list(track(iter("ab"), "inner", 2)) for _ in track(range(2), "outer")] == [["a", "b"], ["a", "b"]]
     out, err = capsys.readouterr()
     assert out == "" and "outer" in err and "2/2" in err
+
+
+def test_every_experiment_on_disk_can_be_composed():
+    from robopref.run import compose, experiments
+
+    for name in experiments():
+        assert compose([f"experiment={name}", "dataset=somewhere"])["experiment"] == name
