@@ -138,7 +138,7 @@ def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
     single_thread()
     out = config["out"] or f"runs/{config['experiment'] or verb}/{config['task']}-seed{config['seed']}"
     config["out"] = str(out)
-    command = " ".join(["robopref", verb, *overrides])
+    command = config["command"] = " ".join(["robopref", verb, *overrides])
     if verb in PIPELINES:
         runs = {
             "align": pipeline.run, "human_labels": human_labels.run, "pearl": pearl.run, "label_models": label_models.run,

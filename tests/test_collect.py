@@ -43,7 +43,7 @@ def test_recorded_states_bring_every_step_back(tmp_path, acting):
         made = Diffusion(dims, horizon=4, execute=4, width=16, depth=1, diffusion_steps=5, sample_steps=2)
         config["checkpoint"] = str(save(made, tmp_path / "policy"))
     single.collect(config, tmp_path / "store")
-    one = TrajectoryStore(tmp_path / "store").load()[5]
+    one = TrajectoryStore(tmp_path / "store").read(5)
     env.reset(seed=0)
     for step in (0, len(one) // 2, len(one) - 2):
         env.set_state(one.sim_state[step])
@@ -53,4 +53,4 @@ def test_recorded_states_bring_every_step_back(tmp_path, acting):
 
 def test_without_the_key_no_state_is_stored(tmp_path):
     single.collect(compose(ENV), tmp_path / "store")
-    assert TrajectoryStore(tmp_path / "store").load()[0].sim_state is None
+    assert TrajectoryStore(tmp_path / "store").read(0).sim_state is None

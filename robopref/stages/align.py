@@ -22,6 +22,7 @@ from robopref.learners.guard import HeldOutGuard
 from robopref.stages.collect import collect_policy
 from robopref.stages.environments import roll
 from robopref.stages.label import ask
+from robopref.stages.origin import provenance
 from robopref.stages.people import answered_dataset, are_people, ask_people
 from robopref.stages.ranking import Ranking, rank
 from robopref.stages.reward import Answer, fit_reward, predicted_returns
@@ -104,7 +105,7 @@ def _align_round(
     model, reward_logs = fit_reward(
         config["reward"], trajectories, answers, seed=config["seed"], **config["reward_fit"]
     )
-    save(model, partial / "reward", {"answers": len(answers)})
+    save(model, partial / "reward", provenance(config, trajectories, answers=len(answers)))
     predicted = predicted_returns(model, trajectories)
     seeds = np.array([t.seed for t in trajectories])
     ranking = rank(predicted, seeds, rounds, config["rounds"]["top"], config["rounds"]["held_out"], config["seed"])
@@ -154,11 +155,8 @@ def align_policy(
     if fell:
         stopped = "at the end held-out winners were less likely than before; rolled back to the last good weights"
     logs += thin(rows, 25, stage="align", arm=arm, round=number)
-    save(
-        learned,
-        partial / "policy",
-        {"reference": str(policy.name), "scale": scale, "beta": settings.kappa / scale, "lr": settings.lr},
-    )
+    facts = {"scale": scale, "beta": settings.kappa / scale, "lr": settings.lr}
+    save(learned, partial / "policy", provenance(config, trajectories, policy, **facts))
     return found, stopped
 
 

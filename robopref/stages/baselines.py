@@ -15,6 +15,7 @@ from robopref.learners.align import AlignSettings, align
 from robopref.learners.clone import clone
 from robopref.losses.pairwise import sigmoid
 from robopref.stages.align import labelled_pairs, read_rounds, winners
+from robopref.stages.origin import provenance
 from robopref.stages.pretrain import demonstrations_at
 from robopref.stages.units import thin, unit, write_log
 
@@ -73,7 +74,7 @@ def plain_dpo(config: Config, run: Path, base: Path, stores: list[str]) -> str:
                 generator,
             )
             logs = thin(made, 25, stage="align", arm="plain_dpo", round=0)
-        save(policy, partial / "policy", {"pairs": len(pairs), "steps": steps})
+        save(policy, partial / "policy", provenance(config, trajectories, base, pairs=len(pairs), steps=steps))
         write_log(partial / "log.jsonl", logs)
         return {"pairs": len(pairs)}
 
@@ -95,5 +96,5 @@ def _clone(config: Config, base: Path, trajectories: list[Trajectory], partial: 
         generator=generator,
     )
     write_log(partial / "log.jsonl", thin(made, 25, stage="align", arm=arm, round=0))
-    save(policy, partial / "policy", {"trajectories": len(trajectories), "steps": steps})
+    save(policy, partial / "policy", provenance(config, trajectories, base, episodes=len(trajectories), steps=steps))
     return {"trajectories": len(trajectories)}

@@ -15,6 +15,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.data.windows import chunk_table
 from robopref.learners.clone import clone, fit_normalizer
 from robopref.stages.environments import roll
+from robopref.stages.origin import provenance
 from robopref.stages.parallel import spread
 from robopref.stages.units import thin, unit, write_log
 from robopref.types import Dims
@@ -27,8 +28,9 @@ def pretrain(
     seed: int,
     folder: Path,
     arm: str,
+    origin: dict[str, Any] | None = None,
 ) -> None:
-    """Clone a new policy from demonstrations into `folder`/policy, with its log beside it."""
+    """Clone a new policy from demonstrations into `folder`/policy, with its log beside it; `origin` goes into its provenance."""
     from hydra.utils import instantiate
 
     if not demonstrations:
@@ -40,7 +42,7 @@ def pretrain(
     table = chunk_table(demonstrations, policy.spec)
     fit_normalizer(policy, table)
     logs = thin(clone(policy, table, generator=generator, **settings), 50, stage="pretrain", arm=arm)
-    save(policy, folder / "policy", {"seed": seed, "demonstrations": len(demonstrations), **settings})
+    save(policy, folder / "policy", {**(origin or {}), "seed": seed, "demonstrations": len(demonstrations), **settings})
     write_log(folder / "log.jsonl", logs)
 
 
@@ -57,7 +59,8 @@ def _try_level(config: dict[str, Any], store: str, level: float, folder: str) ->
         everything = TrajectoryStore(store).load()
         half = len(everything) // 2
         mixed = demonstrations_at(level, everything[:half], everything[half:])
-        pretrain(config["policy"], mixed, config["base"]["clone"], config["seed"], partial, "base")
+        origin = provenance(config, mixed, level=level)
+        pretrain(config["policy"], mixed, config["base"]["clone"], config["seed"], partial, "base", origin)
         seeds = range(config["base"]["first_reset"], config["base"]["first_reset"] + config["base"]["episodes"])
         outcomes = roll(partial / "policy", config["env"], list(seeds), config["seed"], 0)
         return {

@@ -20,6 +20,7 @@ from robopref.labelers.teacher import CRITERIA, Teacher
 from robopref.learners.reward import FitSettings, fit_reward, probabilities, quality
 from robopref.progress import track
 from robopref.stages.diagnostics import reliability
+from robopref.stages.origin import provenance
 from robopref.types import Dims, PreferenceBatch
 
 Config = dict[str, Any]
@@ -166,7 +167,7 @@ def reward_of_store(config: Config, store: TrajectoryStore, out: Path, most: int
             f"reward: got no answered pair in {store.root}, wanted at least one. Run `robopref label` first."
         )
     model, found, curves = fit_and_judge(config, trajectories, pairs, most)
-    save(model, out, {"answers": found["train"]["pairs"], "seed": config["seed"]})
+    save(model, out, provenance(config, trajectories, answers=found["train"]["pairs"]))
     write_json(out / "metrics.json", found)
     reliability(out / "calibration.png", curves)
     held = found["held_out"]

@@ -15,6 +15,7 @@ from robopref.stages.collect import collect_policy, mixture, scripted, write
 from robopref.stages.environments import roll
 from robopref.stages.evaluate import outcomes, summary
 from robopref.stages.label import ask
+from robopref.stages.origin import provenance
 from robopref.stages.ranking import Ranking, halves
 from robopref.stages.reward_quality import reward_of_store
 from robopref.stages.units import write_log
@@ -64,7 +65,8 @@ def pretrain(config: Config, out: Path) -> str:
     free(out)
     trajectories = _store(config, "pretrain").load()
     with atomic_folder(out) as partial:
-        pretraining.pretrain(config["policy"], trajectories, config["base"]["clone"], config["seed"], partial, "base")
+        clone, origin = config["base"]["clone"], provenance(config, trajectories)
+        pretraining.pretrain(config["policy"], trajectories, clone, config["seed"], partial, "base", origin)
     return f"policy in {out / 'policy'}"
 
 
