@@ -9,10 +9,11 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from robopref.arrays import InputError
 from robopref.data.preferences import PreferenceStore
@@ -35,15 +36,15 @@ def ask_people(config: Config, store: Path, count: int, pause: float = 1.0) -> i
     """
     settings = config["people"]
     words = [str(store), f"pairs={count}", f"port={settings['port']}", f"seed={config['seed']}", *settings["options"]]
-    page = subprocess.Popen(
-        [sys.executable, "-m", "robopref.cli", "annotate", *words, "--no-browser"], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        for number in track(range(count), "answers of people"):
-            _wait(lambda: answered(store), number + 1, page, pause)
-    finally:
-        page.terminate()
-        page.wait(timeout=30)
+    command = [sys.executable, "-m", "robopref.cli", "annotate", *words, "--no-browser"]
+    with tempfile.TemporaryFile("w+") as said:  # a pipe that nobody reads would stop the page when it is full
+        page = subprocess.Popen(command, stderr=said)
+        try:
+            for number in track(range(count), "answers of people"):
+                _wait(lambda: answered(store), number + 1, page, said, pause)
+        finally:
+            page.terminate()
+            page.wait(timeout=30)
     subprocess.run(
         [sys.executable, "-m", "robopref.cli", "annotate", str(store), "export=true"],
         check=True,
@@ -79,9 +80,9 @@ def answered(store: Path) -> int:
         database.close()
 
 
-def _wait(count: Callable[[], int], wanted: int, page: subprocess.Popen[str], pause: float) -> None:
+def _wait(count: Callable[[], int], wanted: int, page: subprocess.Popen[bytes], said: TextIO, pause: float) -> None:
     while count() < wanted:
         if page.poll() is not None:
-            said = (page.stderr.read() if page.stderr else "").strip()
-            raise InputError(f"human_in_the_loop: the labelling page ended early.\n{said}")
+            said.seek(0)
+            raise InputError(f"human_in_the_loop: the labelling page ended early.\n{said.read().strip()}")
         time.sleep(pause)
