@@ -15,13 +15,9 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.losses.multi_objective import weighed
+from robopref.networks.guidance import described
 from robopref.protocols import Generators
 from robopref.types import Chunks, Draws, Observation, PolicySpec, Segments
-
-
-def described(model: Any) -> dict[str, Any]:
-    """Class path and constructor arguments of a model, as `checkpoint.load` builds it again."""
-    return {"class": f"{type(model).__module__}.{type(model).__qualname__}", "arguments": model.config}
 
 
 class ImplicitReward(nn.Module):

@@ -17,13 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from robopref.arrays import InputError, check_shape
+from robopref.networks.guidance import NETWORKS, extrapolated, network_name
 from robopref.networks.normalizer import Normalizer
-from robopref.networks.transformer import TokenTransformer
 from robopref.protocols import Generators
 from robopref.types import Chunks, Dims, Draws, Observation, PolicySpec
-
-NETWORKS = ("denoiser", "network")
-"""Names under which a head keeps the one network that it calls with the condition last."""
 
 
 class Guided(nn.Module):
@@ -43,13 +40,7 @@ class Guided(nn.Module):
         if self.strength is None or self.strength == 1:
             return self.network(*rest, condition)
         bare = condition.masked_fill(self.columns, 0.0)
-        if isinstance(self.network, TokenTransformer):  # its cache holds both runs
-            before, cache = rest
-            told, kept = self.network(before, cache and cache[0], condition)
-            plain, left = self.network(before, cache and cache[1], bare)
-            return plain + self.strength * (told - plain), (kept, left)
-        told, plain = self.network(*rest, condition), self.network(*rest, bare)
-        return plain + self.strength * (told - plain)
+        return extrapolated(self.network, self.network, self.strength, rest, condition, bare)
 
 
 class Conditioned(nn.Module):
@@ -72,7 +63,7 @@ class Conditioned(nn.Module):
         spec = self.head.spec
         columns = torch.zeros(spec.history, dims.observation + 1, dtype=torch.bool)
         columns[:, -1] = True
-        name = next((name for name in NETWORKS if name in dict(self.head.named_children())), None)
+        name = network_name(self.head)
         if name is None:
             raise InputError(
                 f"Conditioned.head: got {head}, wanted a head with a network named {' or '.join(NETWORKS)}."

@@ -1,0 +1,119 @@
+"""A policy that acts a step further from its reference than it was trained to (decoding-time realignment, Liu et al. 2024, eq. 8).
+
+Alignment at strength beta ends near pi_reference exp(r / beta), so log pi - log pi_reference is the preference that was learned, and
+pi (pi / pi_reference)^g is what a weaker tie to the reference would have given. For a Gaussian head the mean moves by g (mean -
+reference mean), for tokens the logits do, for diffusion and flow the denoiser's output does at every step of sampling (as in
+classifier-free guidance). Scores and training are those of the policy alone; only `act` looks at the reference.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robopref.arrays import InputError
+from robopref.networks.guidance import NETWORKS, described, extrapolated, network_name
+from robopref.protocols import Generators
+from robopref.types import Chunks, Draws, Observation, PolicySpec
+
+
+class Beyond(nn.Module):
+    """A head's network and, while `guidance` is set, the same network of a reference that it is pushed away from."""
+
+    def __init__(self, network: nn.Module, reference: nn.Module) -> None:
+        super().__init__()
+        self.network, self.reference = network, reference.requires_grad_(False)
+        self.guidance = 0.0
+
+    def forward(self, *inputs: Any) -> Any:
+        """The network's output for (..., condition (B, C))."""
+        if self.guidance == 0:
+            return self.network(*inputs)
+        *before, condition = inputs
+        return extrapolated(self.network, self.reference, 1 + self.guidance, before, condition, condition)
+
+
+class Realigned(nn.Module):
+    """A head of this package beside its reference; guidance >= 0 says how far beyond its training it acts (0: as trained).
+
+    Raises `InputError` for a negative guidance, heads of two kinds or with other normalisers, and heads that learn more than one network.
+    """
+
+    def __init__(self, policy: nn.Module, reference: nn.Module, guidance: float = 1.0) -> None:
+        super().__init__()
+        if guidance < 0:
+            raise InputError(f"Realigned.guidance: got {guidance}, wanted a scale >= 0 (0 acts as it was trained).")
+        self.config: dict[str, Any] = {
+            "policy": described(policy), "reference": described(reference), "guidance": guidance,
+        }  # fmt: skip
+        _check_alike(policy, reference)
+        self.policy: Any = policy
+        self.guidance = guidance
+        self._network = _network_of(policy)
+        setattr(policy, self._network, Beyond(getattr(policy, self._network), getattr(reference, self._network)))
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes and execution of the policy."""
+        return self.policy.spec
+
+    @property
+    def normalizer(self) -> Any:
+        """The policy's normaliser, which the reference shares."""
+        return self.policy.normalizer
+
+    @torch.no_grad()
+    def act(self, observation: Observation, generator: Generators) -> Tensor:
+        """Sampled chunks (B, H, A) in environment units, `guidance` beyond the policy."""
+        beyond = getattr(self.policy, self._network)
+        beyond.guidance = self.guidance
+        try:
+            return self.policy.act(observation, generator)
+        finally:
+            beyond.guidance = 0.0
+
+    def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:
+        """The policy's draws."""
+        return self.policy.draw(chunks, generator)
+
+    def score(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """The policy's own score of chunks (B,), without guidance."""
+        return self.policy.score(chunks, draws)
+
+    def loss(self, chunks: Chunks, draws: Draws) -> Tensor:
+        """The policy's own cloning loss (B,)."""
+        return self.policy.loss(chunks, draws)
+
+    def reference(self) -> Realigned:
+        """A frozen copy as it is now."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
+
+def realign(policy: Any, guidance: float) -> Any:
+    """A policy beside a copy of itself as it is now; one that has a reference already keeps it, and guidance 0 changes nothing."""
+    if guidance == 0 or isinstance(policy, Realigned):
+        return policy
+    return Realigned(policy, policy.reference(), guidance)
+
+
+def _network_of(policy: nn.Module) -> str:
+    """Name of the one network that a head learns."""
+    name = network_name(policy)
+    others = [n for n, child in policy.named_children() if n != name and any(True for _ in child.parameters())]
+    if name is None or others:
+        raise InputError(
+            f"Realigned: got a {type(policy).__name__} that learns {others or 'no network of a known name'}, wanted a head "
+            f"with one network named {' or '.join(NETWORKS)}. Use guidance 0."
+        )
+    return name
+
+
+def _check_alike(policy: nn.Module, reference: nn.Module) -> None:
+    if described(policy) != described(reference):
+        raise InputError(
+            f"Realigned: got a {type(policy).__name__} and a {type(reference).__name__} of other settings, wanted two alike.\n"
+            "Take the policy that the alignment started from as reference."
+        )
