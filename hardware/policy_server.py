@@ -118,6 +118,7 @@ class Inference:
     ) -> None:
         if precision not in ("float32", "bf16"):
             raise InputError(f"precision: got {precision!r}, wanted float32 or bf16.")
+        policy = policy.acting() if hasattr(policy, "acting") else policy
         self.policy, self.policy_hash, self.device = policy.to(device).eval(), policy_hash, torch.device(device)
         self.chunking = RealTimeChunking(policy, mode) if hasattr(policy, "denoiser") else None
         if compile:

@@ -245,3 +245,18 @@ def test_a_training_with_nothing_held_out_is_not_guarded(setting, tmp_path):
     ranking = Ranking(pairs.first, pairs, none)
     assert align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0) == ({}, "")
     assert not any("guard/rho_winner" in row for row in logs)
+
+
+def test_early_chunks_are_drawn_as_often_as_their_density_says(setting):
+    _, table, _ = setting
+    every = torch.arange(len(table)).repeat(200)
+    rows = table.sample(every, 4, generator(), early=2.0)
+    position = (rows - table.start[every][:, None]) / table.count(every)[:, None]
+    assert position.min() >= 0 and position.max() < 1
+    count = int(table.count(every)[0])
+    edges = torch.arange(count + 1) / count
+    cumulated = (1 - torch.exp(-2.0 * edges)) / (1 - math.exp(-2.0))
+    wanted = (cumulated[1:] - cumulated[:-1]) @ edges[:-1]
+    assert position.mean().item() == pytest.approx(wanted.item(), abs=0.01)
+    alike = table.sample(every, 4, generator(), early=1e-6)
+    assert (alike == table.sample(every, 4, generator())).float().mean() > 0.999

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from robopref.arrays import InputError
 from robopref.checkpoint import load, save
 from robopref.policies.gaussian import Gaussian
+from robopref.policies.real_time_chunking import RealTimeChunking
 from robopref.policies.realigned import Realigned, realign
 from robopref.run import compose
 from robopref.types import Chunks, Dims, Observation
@@ -72,6 +73,16 @@ def test_only_the_policy_learns_and_a_folder_brings_both_back(name, tmp_path):
     assert_close(acted(again), acted(guided), rtol=0, atol=0)
     assert realign(again, 3.0) is again
     assert not any(p.requires_grad for n, p in again.named_parameters() if ".reference." in n)
+
+
+def test_a_head_that_a_sampler_drives_itself_keeps_the_guidance():
+    guided = Realigned(head("diffusion", 1), head("diffusion", 2), 1.0)
+    assert_close(acted(guided.acting()), acted(guided), rtol=0, atol=0)
+    free = torch.full((4,), 8)
+    resumed = RealTimeChunking(guided.acting()).resume(
+        STATE, torch.zeros(4, 8, 2), 0 * free, free, torch.Generator().manual_seed(5)
+    )
+    assert_close(resumed, acted(guided), rtol=1e-4, atol=1e-4)
 
 
 def test_what_cannot_be_realigned_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,10 +90,17 @@ class ChunkTable:
         """Chunks of each trajectory: (B,) -> (B,)."""
         return self.start[trajectories + 1] - self.start[trajectories]
 
-    def sample(self, trajectories: Tensor, per_trajectory: int, generator: torch.Generator) -> Tensor:
-        """Rows (B, per_trajectory), stratified in time over each of the given trajectories (B,)."""
+    def sample(
+        self, trajectories: Tensor, per_trajectory: int, generator: torch.Generator, early: float = 0.0
+    ) -> Tensor:
+        """Rows (B, per_trajectory), stratified in time over each of the given trajectories (B,).
+
+        early: chunks at a position x in [0, 1] of their trajectory come with density ~ exp(-early x); 0 draws all alike.
+        """
         uniform = torch.rand(len(trajectories), per_trajectory, generator=generator)
         position = (torch.arange(per_trajectory) + uniform) / per_trajectory  # (B, C) in [0, 1)
+        if early > 0:  # the inverse of the distribution function keeps the strata
+            position = -torch.log1p(position * math.expm1(-early)) / early
         count = self.count(trajectories)[:, None]
         # (C - 1 + u) / C can round up to 1, which would be the next trajectory's first chunk.
         return self.start[trajectories][:, None] + torch.minimum((position * count).long(), count - 1)

@@ -42,6 +42,9 @@ class AlignSettings:
     anchor_chunks: int = 64
     proximal: float = 1.0
     """Penalty on winners that become less likely than under the reference: relu(-rho_winner / scale)^2."""
+    early: float = 0.0
+    """How much more often early chunks of a trajectory are looked at, density ~ exp(-early x position): what is done after the task is
+    done teaches nothing, and where that begins nobody tells. 0: all alike; otherwise scores weigh a trajectory's chunks so."""
     trust: float = 0.0
     """Penalty on the squared rho of both sides, in scales: holds the policy near the reference whatever the labels say."""
 
@@ -50,7 +53,7 @@ class AlignSettings:
             raise InputError(f"AlignSettings: got {self}, wanted counts >= 1 and kappa > 0.")
         if self.preference == 0 and self.anchor == 0:
             raise InputError("AlignSettings: got preference=0 and anchor=0, wanted something to learn from.")
-        if min(self.preference, self.anchor, self.proximal, self.trust) < 0:
+        if min(self.preference, self.anchor, self.proximal, self.trust, self.early) < 0:
             raise InputError(f"AlignSettings: got a negative weight in {self}, wanted weights >= 0.")
 
 
@@ -71,9 +74,11 @@ class PairTable:
         return len(self.first)
 
 
-def gather(table: ChunkTable, trajectories: Tensor, per_trajectory: int, generator: torch.Generator) -> Chunks:
-    """Chunks (B * C) of trajectories (B,), C stratified in time per trajectory, row-major."""
-    return table.chunks[table.sample(trajectories, per_trajectory, generator).flatten()]
+def gather(
+    table: ChunkTable, trajectories: Tensor, per_trajectory: int, generator: torch.Generator, early: float = 0.0
+) -> Chunks:
+    """Chunks (B * C) of trajectories (B,), C stratified in time per trajectory (see `ChunkTable.sample`), row-major."""
+    return table.chunks[table.sample(trajectories, per_trajectory, generator, early).flatten()]
 
 
 def relative_scores(
@@ -108,7 +113,7 @@ def calibrate(reference: Policy, table: ChunkTable, settings: AlignSettings, gen
     every = torch.arange(len(table))
     scores = []
     for _ in range(2):  # two independent sets of probes: their difference is the noise of the estimate
-        chunks = gather(table, every, settings.chunks_per_trajectory, generator)
+        chunks = gather(table, every, settings.chunks_per_trajectory, generator, settings.early)
         score = reference.score(chunks, reference.draw(chunks, generator)).view(len(every), -1).sum(dim=1)
         elements = chunks.mask.sum(dim=(1, 2)).view(len(every), -1).sum(dim=1).clamp(min=1)
         total = elements * table.count(every) / settings.chunks_per_trajectory
@@ -135,7 +140,7 @@ def align(
         if settings.preference + settings.proximal + settings.trust > 0:
             total, logs = _pair_term(policy, reference, table, pairs, loss, settings, scale, gen)
         if settings.anchor > 0:
-            rows = _anchor_rows(table, anchors, settings.anchor_chunks, gen)
+            rows = _anchor_rows(table, anchors, settings.anchor_chunks, settings.early, gen)
             anchor = policy.loss(rows, policy.draw(rows, gen)).mean()
             total = total + settings.anchor * anchor / (2 * scale)
             logs["align/anchor"] = float(anchor.detach())
@@ -147,9 +152,9 @@ def align(
     policy.eval()
 
 
-def _anchor_rows(table: ChunkTable, anchors: Tensor, count: int, generator: torch.Generator) -> Chunks:
+def _anchor_rows(table: ChunkTable, anchors: Tensor, count: int, early: float, generator: torch.Generator) -> Chunks:
     chosen = anchors[torch.randint(len(anchors), (count,), generator=generator)]
-    return gather(table, chosen, 1, generator)
+    return gather(table, chosen, 1, generator, early)
 
 
 def _pair_term(
@@ -159,7 +164,7 @@ def _pair_term(
     """Preference, proximal and trust terms of a random batch of pairs."""
     at = torch.randint(len(pairs), (settings.pairs_per_step,), generator=generator)
     sides = torch.cat([pairs.first[at], pairs.second[at]])  # (2 B,)
-    chunks = gather(table, sides, settings.chunks_per_trajectory, generator)
+    chunks = gather(table, sides, settings.chunks_per_trajectory, generator, settings.early)
     draws = policy.draw(chunks, generator)
     count = table.count(sides)
     rho = relative_scores(policy, reference, chunks, draws, len(sides), settings.length_norm, count) / scale

@@ -47,7 +47,7 @@ class HeldOutGuard:
         self.policy.eval()
         generator = torch.Generator().manual_seed(self.seed)
         sides = torch.cat([self.pairs.first, self.pairs.second])
-        chunks = gather(self.table, sides, self.settings.chunks_per_trajectory, generator)
+        chunks = gather(self.table, sides, self.settings.chunks_per_trajectory, generator, self.settings.early)
         draws = self.policy.draw(chunks, generator)
         count = self.table.count(sides)
         norm = self.settings.length_norm

@@ -75,6 +75,12 @@ class Realigned(nn.Module):
         finally:
             beyond.guidance = 0.0
 
+    def acting(self) -> Any:
+        """The head alone with its guidance always on, for samplers that drive its network themselves; its scores mean nothing."""
+        head = copy.deepcopy(self.policy).eval().requires_grad_(False)
+        getattr(head, self._network).guidance = self.guidance
+        return head
+
     def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:
         """The policy's draws."""
         return self.policy.draw(chunks, generator)
