@@ -28,6 +28,8 @@ def lean_class(task: type) -> type:
     own: dict[str, Any] = {"touching_object": touching_object, "_initialize_simulation": _initialize_simulation}
     if "_gripper_caging_reward" not in vars(task):
         own["_gripper_caging_reward"] = caging_reward
+    if "_reset_hand" not in vars(task):
+        own["_reset_hand"] = _reset_hand
     return _subclass(task, REPLACED, own)
 
 
@@ -42,6 +44,15 @@ def _initialize_simulation(self: Any) -> tuple[Any, Any]:
     model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
     model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
     return model, mujoco.MjData(model)
+
+
+def _reset_hand(self: Any, steps: int = 50) -> None:
+    """`SawyerXYZEnv._reset_hand` in one call of the simulator: what it sets before each of its steps does not change."""
+    data = self.data
+    mocap = self.model.body_mocapid[data.body("mocap").id]
+    data.mocap_pos[mocap], data.mocap_quat[mocap], data.ctrl[:] = self.hand_init_pos, (1, 0, 1, 0), (-1, 1)
+    mujoco.mj_step(self.model, data, nstep=steps * self.frame_skip)
+    self.init_tcp = self.tcp_center
 
 
 def lean_policy(policy: type) -> type:

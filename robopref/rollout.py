@@ -1,14 +1,17 @@
 """Policy x environments -> trajectories. Inference is batched over environments and padded to one fixed batch size.
 
 The last bits of a matrix product depend on its batch size, so every prediction runs on exactly `batch_size` rows, and every episode
-owns a random generator: results depend neither on the number of environments nor on how episodes are spread over processes.
+owns a random generator: results depend neither on the number of environments nor on how episodes are spread over processes
+and threads.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +21,8 @@ from robopref.protocols import Environment, Policy
 from robopref.types import Observation, PolicySpec
 
 MakeEnvironment = Callable[[], Environment]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -48,20 +53,20 @@ def episode_stream(noise_seed: int, episode: Episode) -> int:
 
 @dataclass
 class _Running:
-    """An episode under way in one environment; rows are appended as steps are taken."""
+    """An episode under way in one environment; `rows` hold one entry per step taken."""
 
     index: int
     episode: Episode
     env: Environment
     generator: torch.Generator
     observation: np.ndarray
-    rows: dict[str, list[np.ndarray | float | bool]] = field(default_factory=dict)
-    seen: list[np.ndarray] = field(default_factory=list)
+    rows: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     done: bool = False
 
-    def add(self, **values: np.ndarray | float | bool) -> None:
-        for name, value in values.items():
-            self.rows.setdefault(name, []).append(value)
+    def history(self, length: int) -> np.ndarray:
+        """The last `length` observations (K, D), the first one repeated where there were fewer."""
+        seen = [*self.rows["observation"][max(0, len(self.rows["observation"]) - length + 1) :], self.observation]
+        return np.stack([seen[0]] * (length - len(seen)) + seen)
 
 
 def rollout(
@@ -74,40 +79,53 @@ def rollout(
     policy_name: str = "",
     sim_state: bool = False,
     expert: bool = False,
+    threads: int = 1,
 ) -> Iterator[Trajectory]:
     """Run one episode per seed and yield the trajectories in the order of `seeds`.
 
     environments: as many run side by side. sim_state: store the simulator's state at every step. expert: store the scripted
-    expert's action as `extra["expert_action"]` (what the regret teacher asks for). Raises `InputError` if the policy does not fit.
+    expert's action as `extra["expert_action"]` (what the regret teacher asks for). threads: resets and steps are shared by as many;
+    it pays where a simulator lets go of Python's lock, as MuJoCo does, and cores are idle; environments that take pictures need 1, for
+    a GL context belongs to one thread. Raises `InputError` if the policy does not fit.
     """
     queue = list(enumerate(episodes(seeds)))
-    if not environments:
-        raise InputError("rollout.environments: got none, wanted at least one.")
+    if not environments or threads < 1:
+        raise InputError(
+            f"rollout: got {len(environments)} environments, {threads} threads, wanted at least one of each."
+        )
     check_fit(policy.spec, environments[0])
     idle, following = list(environments), 0
     running: list[_Running] = []
     finished: dict[int, Trajectory] = {}
     device = next(iter(policy.parameters())).device if isinstance(policy, torch.nn.Module) else torch.device("cpu")
-    while queue or running:
-        while queue and idle:
-            index, episode = queue.pop(0)
-            running.append(_start(index, episode, idle.pop(), noise_seed))
-        chunks = predict(policy, running, batch_size, device)
-        for state, chunk in zip(running, chunks, strict=True):
-            _execute(state, chunk, policy.spec, sim_state, expert)
-        for state in [s for s in running if s.done]:
-            running.remove(state)
-            idle.append(state.env)
-            finished[state.index] = _finish(state, policy_name)
-        while following in finished:
-            yield finished.pop(following)
-            following += 1
+    with ThreadPoolExecutor(max(1, threads - 1)) as pool:  # starts no thread before it is given work
+        while queue or running:
+            begun = [(*queue.pop(0), idle.pop(), noise_seed) for _ in range(min(len(queue), len(idle)))]
+            running += _shared(pool, threads, lambda one: _start(*one), begun)
+            chunks = predict(policy, running, batch_size, device)
+            pairs = list(zip(running, chunks, strict=True))
+            _shared(pool, threads, lambda pair: _execute(*pair, policy.spec, sim_state, expert), pairs)
+            for state in [s for s in running if s.done]:
+                running.remove(state)
+                idle.append(state.env)
+                finished[state.index] = trajectory(state.rows, state.env, state.episode.seed, policy_name)
+            while following in finished:
+                yield finished.pop(following)
+                following += 1
+
+
+def _shared(
+    pool: ThreadPoolExecutor, threads: int, work: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Result]:
+    """`[work(item) for item in items]`, this thread and `threads` - 1 of the pool taking equal shares."""
+    others = [pool.submit(lambda share: [work(one) for one in share], items[k::threads]) for k in range(1, threads)]
+    done = [[work(one) for one in items[::threads]], *(other.result() for other in others)]
+    return [done[i % threads][i // threads] for i in range(len(items))]
 
 
 def predict(policy: Policy, running: Sequence[_Running], batch_size: int, device: torch.device) -> np.ndarray:
     """Chunks (len(running), H, A) for the running episodes, in blocks of exactly `batch_size` rows."""
-    history = policy.spec.history
-    seen = [np.stack([s.seen[max(i, 0)] for i in range(len(s.seen) - history, len(s.seen))]) for s in running]
+    seen = [s.history(policy.spec.history) for s in running]
     blocks = []
     for begin in range(0, len(running), batch_size):
         part = seen[begin : begin + batch_size]
@@ -134,35 +152,30 @@ def check_fit(spec: PolicySpec, env: Environment) -> None:
 def _start(index: int, episode: Episode, env: Environment, noise_seed: int) -> _Running:
     observation, _ = env.reset(seed=episode.seed)
     generator = torch.Generator().manual_seed(episode_stream(noise_seed, episode))
-    return _Running(index, episode, env, generator, observation, seen=[observation])
+    return _Running(index, episode, env, generator, observation)
 
 
 def _execute(state: _Running, chunk: np.ndarray, spec: PolicySpec, sim_state: bool, expert: bool) -> None:
     """Run up to E steps of a chunk in the episode's environment and record them."""
-    count = 0
+    rows, before = state.rows, len(state.rows["reward"])
     for action in chunk[: spec.execute]:
-        predicted = chunk if count == 0 else np.zeros_like(chunk)
-        state.add(observation=state.observation, action=action, chunk=predicted)
+        rows["observation"].append(state.observation)
         if sim_state:
-            state.add(sim_state=state.env.get_state())
+            rows["sim_state"].append(state.env.get_state())
         if expert:
-            state.add(expert_action=state.env.expert(state.observation))
-        observation, reward, terminated, truncated, info = state.env.step(action)
-        state.add(reward=reward, success=bool(info["success"]))
-        state.observation = observation
-        state.seen = [*state.seen[-spec.history :], observation]
-        count += 1
-        if terminated or truncated:
-            state.done = True
+            rows["expert_action"].append(state.env.expert(state.observation))
+        state.observation, reward, terminated, truncated, info = state.env.step(action)
+        rows["reward"].append(reward)
+        rows["success"].append(bool(info["success"]))
+        state.done = terminated or truncated
+        if state.done:
             break
-    executed = np.zeros((count, spec.horizon), dtype=bool)
-    executed[0, :count] = True
-    for row in executed:
-        state.add(executed=row)
-
-
-def _finish(state: _Running, policy_name: str) -> Trajectory:
-    return trajectory(state.rows, state.env, state.episode.seed, policy_name)
+    count = len(rows["reward"]) - before
+    predicted, executed = np.zeros((count, *chunk.shape), chunk.dtype), np.zeros((count, len(chunk)), dtype=bool)
+    predicted[0], executed[0, :count] = chunk, True
+    rows["action"] += list(chunk[:count])
+    rows["chunk"] += list(predicted)
+    rows["executed"] += list(executed)
 
 
 def trajectory(

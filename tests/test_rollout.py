@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from robopref.envs.metaworld import MetaWorld
 from robopref.envs.point_mass import PointMass
 
 from robopref.arrays import InputError
@@ -27,6 +28,26 @@ def test_results_do_not_depend_on_how_many_environments_run_side_by_side(policy)
     for a, b, c in zip(one, two, eight, strict=True):
         assert np.array_equal(a.action, b.action) and np.array_equal(a.action, c.action)
         assert np.array_equal(a.observation, c.observation) and a.seed == c.seed
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    torch.manual_seed(0)
+    policy = Diffusion(Dims(39, 4), execute=5, width=16, depth=1, diffusion_steps=10, sample_steps=2)
+    environments = [MetaWorld("drawer-open", horizon=12) for _ in range(4)]
+    seeds = [3, 1, 1, 7, 9, 2]
+    one, three = (list(rollout(policy, environments, seeds, threads=n, sim_state=True)) for n in (1, 3))
+    assert [t.seed for t in one] == seeds
+    for a, b in zip(one, three, strict=True):
+        for name in ("observation", "action", "reward", "success", "sim_state", "chunk", "executed"):
+            assert np.array_equal(getattr(a, name), getattr(b, name)), name
+
+
+def test_an_error_in_a_thread_is_raised(policy, monkeypatch):
+    monkeypatch.setattr(PointMass, "step", lambda *_: (_ for _ in ()).throw(InputError("a step that fails")))
+    with pytest.raises(InputError, match="a step that fails"):
+        run(policy, 2, [1, 2], threads=2)
+    with pytest.raises(InputError, match="0 threads"):
+        run(policy, 2, [1, 2], threads=0)
 
 
 def test_trajectories_come_in_the_order_of_the_seeds(policy):
