@@ -88,10 +88,10 @@ def atomic_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path | str) -> Iterator[None]:
+def locked(folder: Path | str, wait: bool = False) -> Iterator[None]:
     """Hold a folder for this process; the kernel lets go when the process ends, however it ends.
 
-    Raises `InputError` when another process holds it.
+    When another process holds it: waits for that one with `wait`, else raises `InputError`.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -101,7 +101,7 @@ def locked(folder: Path | str) -> Iterator[None]:
         handle = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115  held open as long as the lock
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise InputError(
                 f"{folder}: got a folder in which another process is at work, wanted one of its own. Wait, or choose another."

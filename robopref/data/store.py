@@ -160,11 +160,15 @@ class TrajectoryStore:
             extra={k.removeprefix(f.EXTRA): arrays.matrix(k, rows) for k in has if k.startswith(f.EXTRA)},
         )
 
+    def videos(self, i: int) -> dict[str, tuple[Path, int]]:
+        """Where the pictures of episode `i` are: camera -> (file, number of its first frame)."""
+        return self._places[i].videos
+
     def _images(self, i: int) -> dict[str, np.ndarray]:
         from robopref.data.video import read_frames  # PyAV takes time to import and most runs need no pictures
 
-        places, length = self._places[i].videos, self.episodes[i].length
-        return {camera: read_frames(path, first, length, self.fps) for camera, (path, first) in places.items()}
+        length = self.episodes[i].length
+        return {camera: read_frames(path, first, length, self.fps) for camera, (path, first) in self.videos(i).items()}
 
     def _open_info(self) -> dict[str, Any]:
         path = self.root / "meta/info.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -54,22 +55,35 @@ class VideoWriter:
 
 def read_frames(path: Path, first: int, count: int, fps: int) -> np.ndarray:
     """Frames [first, first + count) as (count, height, width, 3) uint8. Raises `InputError` when they are not there."""
-    frames = []
+    return np.stack(list(decode(path, first, count, fps)))
+
+
+def decode(path: Path, first: int, count: int, fps: int) -> Iterator[np.ndarray]:
+    """Frames [first, first + count) one after the other, (height, width, 3) uint8 each, read in one pass.
+
+    Raises `InputError` when the file cannot be read, ends before the last of them, or lacks one in between.
+    """
+    found = 0
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             assert stream.time_base is not None
             container.seek(int(first / fps / stream.time_base), stream=stream, backward=True)
-            for frame in container.decode(stream):
+            for frame in container.decode(stream) if count else ():
                 index = round(float((frame.pts or 0) * stream.time_base) * fps)
-                if index >= first:
-                    frames.append(frame.to_ndarray(format="rgb24"))
-                if len(frames) == count:
-                    break
+                if index < first:
+                    continue
+                if index != first + found:
+                    raise InputError(
+                        f"{path}: got frame {index}, wanted frame {first + found}: one is missing. Restore it from a copy."
+                    )
+                yield frame.to_ndarray(format="rgb24")
+                found += 1
+                if found == count:
+                    return
     except FFmpegError as error:
         raise InputError(
             f"{path}: got a video that cannot be read ({error.strerror}). Restore it from a copy."
         ) from error
-    if len(frames) < count:
-        raise InputError(f"{path}: got {len(frames)} frames from {first}, wanted {count}. Restore it from a copy.")
-    return np.stack(frames)
+    if found < count:
+        raise InputError(f"{path}: got {found} frames from {first}, wanted {count}. Restore it from a copy.")
