@@ -163,6 +163,30 @@ def clustered_bootstrap(
     return _interval(estimate, _blocks(draws, resamples, widest), level)
 
 
+def paired_nodes_bootstrap(
+    values: ArrayLike, first: ArrayLike, second: ArrayLike, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """(mean, lo, hi) of one number per compared pair (N,), where pairs share episodes: episodes are resampled, not pairs.
+
+    first, second (N,) int: the episodes of a pair. A pair counts as often as both its episodes were drawn.
+    """
+    numbers, names = np.asarray(values, float), np.stack([np.asarray(first), np.asarray(second)])
+    if numbers.ndim != 1 or names.shape != (2, len(numbers)) or len(numbers) == 0:
+        raise InputError(
+            f"paired_nodes_bootstrap: got values {numbers.shape} and episodes {names.shape}, wanted (N,) and N of each, N > 0."
+        )
+    index = np.unique(names, return_inverse=True)[1].reshape(names.shape)  # (2, N)
+    count = int(index.max()) + 1
+    generator = np.random.default_rng(seed)
+    samples: list[float] = []
+    while len(samples) < resamples:
+        drawn = np.bincount(generator.integers(0, count, count), minlength=count)
+        weight = drawn[index[0]] * drawn[index[1]]  # (N,)
+        if weight.any():
+            samples.append(float(weight @ numbers / weight.sum()))
+    return _interval(float(numbers.mean()), np.array(samples), level)
+
+
 def calibration_bins(prob: ArrayLike, outcome: ArrayLike, bins: int = 10) -> list[tuple[float, float, int]]:
     """(mean predicted probability, mean outcome, count) of each equally wide bin that holds anything: a reliability diagram.
 

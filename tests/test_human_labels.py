@@ -68,6 +68,8 @@ def test_the_experiment_writes_its_table(tmp_path, monkeypatch, capsys):
     assert set(found) == {"partial_return", "progress"}
     assert all(0 <= one["accuracy"] <= 1 and len(one["ci95"]) == 2 and one["ece"] >= 0 for one in found.values())
     assert (out / "figures" / "calibration.png").read_bytes()[:4] == b"\x89PNG"
+    page = (out / "report.html").read_text()
+    assert "data:image/png;base64" in page and f"{found['progress']['accuracy']:.1%}" in page
     assert "partial_return" in capsys.readouterr().out
     with pytest.raises(InputError, match="holds results"):
         main("run", words)

@@ -1,10 +1,12 @@
 """The table of results: what was not run stays visibly empty, and every cell can be made again."""
 
 import pytest
+from robopref.benchmarks import rewards_table
 from robopref.benchmarks.table import EMPTY, SEEDS, TASKS, document
 from synthetic_run import make_run
 
 from robopref.arrays import InputError
+from robopref.data.files import write_json
 
 
 def test_without_any_run_every_cell_is_visibly_empty(tmp_path):
@@ -34,3 +36,22 @@ def test_a_run_in_the_wrong_folder_is_refused(tmp_path):
     make_run(tmp_path / "align_metaworld" / "drawer-open" / "seed2", task="door-open", seed=2)
     with pytest.raises(InputError, match="wanted those of its folder"):
         document(tmp_path)
+
+
+def test_the_page_about_rewards_leaves_empty_what_was_not_run_and_judges_what_was(tmp_path):
+    assert rewards_table.document(tmp_path).count(rewards_table.EMPTY) >= len(rewards_table.TASKS) + 6
+    held = {"accuracy": 0.9, "ece": 0.02, "ci95": [0.8, 0.95]}
+    names = ("gaussian_clean", "gaussian_flipped", "partial_return_flipped")
+    change = {
+        "accuracy": {"difference": 0.05, "ci95": [0.01, 0.09]},
+        "brier": {"difference": -0.1, "ci95": [-0.2, 0.1]},
+    }
+    metrics = {
+        "command": "robopref run experiment=noise task=door-open seed=1 out=runs/a", "cells": {n: {"held_out": held} for n in names},
+        "differences": {f"gaussian_flipped - {n}": change for n in ("gaussian_clean", "partial_return_flipped")},
+    }  # fmt: skip
+    write_json(tmp_path / "noise" / "door-open-seed1" / "metrics.json", metrics)
+    text = rewards_table.document(tmp_path)
+    assert "5 of 6 cells are empty" in text and "| door-open, 1 | 90.0% | 90.0% | 0.020 |" in text
+    assert "higher with an interval above 0 in 1, lower with one below 0 in 0" in text and "below 0 in 0.\n" in text
+    assert f"- `{metrics['command']}`" in text

@@ -69,4 +69,6 @@ def test_the_verb_writes_a_model_with_held_out_measures(tmp_path, capsys):
     assert {"accuracy", "ece", "brier"} <= set(held) and 0 <= held["ece"] <= 1 and held["pairs"] > 20
     assert json.loads((out / "metrics.json").read_text())["train"]["pairs"] <= 40
     assert (out / "calibration.png").exists() and (out / "model.safetensors").exists()
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 1 and f"{held['ece']:.3f}" in page
     assert "held-out" in capsys.readouterr().out

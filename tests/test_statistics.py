@@ -9,6 +9,7 @@ from robopref.statistics import (
     clustered_bootstrap,
     interquartile_mean,
     paired_bootstrap,
+    paired_nodes_bootstrap,
     paired_test,
     sign_flip_test,
     stratified_bootstrap_iqm,
@@ -167,3 +168,17 @@ def test_outcomes_that_do_not_belong_together_are_refused(a, b):
         paired_bootstrap(a, b)
     with pytest.raises(InputError, match="same resets"):
         paired_test(a, b)
+
+
+def test_pairs_that_share_episodes_give_a_wider_interval_than_pairs_that_do_not():
+    generator = np.random.default_rng(0)
+    effect = generator.normal(size=20)
+    first, second = np.triu_indices(20, 1)
+    values = effect[first] + effect[second]
+    mean, low, high = paired_nodes_bootstrap(values, first, second)
+    assert mean == pytest.approx(values.mean()) and low < mean < high
+    _, alone_low, alone_high = paired_nodes_bootstrap(values, np.arange(190), np.arange(190, 380))
+    assert high - low > 2 * (alone_high - alone_low)
+    assert paired_nodes_bootstrap(np.full(190, 0.3), first, second) == pytest.approx((0.3, 0.3, 0.3))
+    with pytest.raises(InputError, match="wanted"):
+        paired_nodes_bootstrap([1.0], [0, 1], [1, 2])

@@ -126,13 +126,11 @@ def value_losses(
 ) -> tuple[Tensor, Tensor]:
     """Loss of critics and value at some steps, and the advantage there (B,), without gradient."""
     state, action, reward = data.state[rows], data.action[rows], data.reward[rows]
-    both = values.v(torch.cat([state, data.state[rows + 1]]))
-    value, following = both.chunk(2)
     with torch.no_grad():
         pair = torch.cat([state, action], dim=-1)
         best = torch.minimum(*(critic(pair).squeeze(-1) for critic in target))
-        goal = reward + settings.gamma * following
-    error = best - value
+        goal = reward + settings.gamma * values.v(data.state[rows + 1])
+    error = best - values.v(state)
     slope = torch.where(error > 0, settings.expectile, 1 - settings.expectile)
     q = values.q(state, action)
     return (slope * error.square()).mean() + (q - goal).square().mean(dim=1).sum(), error.detach()

@@ -20,6 +20,7 @@ from robopref.data.files import write_json, write_text
 from robopref.data.foreign import read_npz
 from robopref.learners.reward import FitSettings, fit_reward, probabilities, quality
 from robopref.progress import track
+from robopref.stages import reward_page
 from robopref.stages.diagnostics import reliability
 from robopref.stages.parallel import spread
 from robopref.stages.units import unit
@@ -29,7 +30,7 @@ Config = dict[str, Any]
 
 
 def run(config: Config, out: Path, command: str) -> None:
-    """Cross-validate every reward of `human.rewards`; writes metrics.json, predictions.json, config.yaml and figures/calibration.png."""
+    """Cross-validate every reward of `human.rewards`; writes metrics.json, predictions.json, config.yaml, report.html."""
     import yaml
 
     if not config["dataset"]:
@@ -52,10 +53,12 @@ def run(config: Config, out: Path, command: str) -> None:
     }  # fmt: skip
     write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(out / "predictions.json", {name: np.stack(rows).round(4).tolist() for name, rows in predicted.items()})
-    reliability(
+    picture = reliability(
         out / "figures" / "calibration.png",
         {n: (np.concatenate(r), np.tile(given.prob_first, len(r))) for n, r in predicted.items()},
     )
+    table = reward_page.quality_table("Leak-free cross-validation", found)
+    reward_page.write(out, f"Human labels: {Path(config['dataset']).stem}", [table], [picture], command)
     write_json(out / "metrics.json", metrics)
     for name, one in found.items():
         print(

@@ -21,7 +21,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.labelers.teacher import Teacher
 from robopref.labelers.transfer import Source, Transfer
 from robopref.learners.reward import FitSettings, fit_reward, probabilities, quality
-from robopref.stages import offline
+from robopref.stages import offline, reward_page
 from robopref.stages.collect import mixture, scripted, write
 from robopref.stages.diagnostics import coupling, reliability
 from robopref.stages.environments import dims_of
@@ -33,7 +33,7 @@ from robopref.stages.units import unit, write_log
 Config = dict[str, Any]
 FOLDERS = {
     "collect": ("episodes",),
-    "label": ("labels", "figures", "metrics.json"),
+    "label": ("labels", "figures", "report.html", "metrics.json"),
     "learn": ("rewards", "arms"),
     "evaluate": ("evaluation", "metrics.json"),
     "report": ("report.html",),
@@ -114,6 +114,11 @@ def label(config: Config, out: Path, command: str) -> None:
         out / "metrics.json",
         offline.head(config, command) | {"transfer": said, "pairs": done["pairs"], "policies": {}, "tests": []},
     )
+    rows = [(name.replace("_", " "), f"{value:.3f}") for name, value in said.items()]
+    reward_page.write(
+        out, f"Transfer from {', '.join(config['source'])} to {config['target']}", [("Transfer", ("measure", "value"), rows)],
+        [out / "figures" / "coupling.png"], command,
+    )  # fmt: skip
 
 
 def asked(trajectories: list[Trajectory], criterion: str) -> np.ndarray:

@@ -19,6 +19,7 @@ from robopref.data.windows import pair_batch
 from robopref.labelers.teacher import CRITERIA, Teacher
 from robopref.learners.reward import FitSettings, fit_reward, probabilities, quality
 from robopref.progress import track
+from robopref.stages import reward_page
 from robopref.stages.diagnostics import reliability
 from robopref.stages.origin import provenance
 from robopref.types import Dims, PreferenceBatch
@@ -113,12 +114,10 @@ def _window(episode: int, steps: int, length: int, rng: np.random.Generator) -> 
     return Window(episode, start, start + length)
 
 
-def fit_and_judge(
+def questions(
     config: Config, trajectories: Sequence[Trajectory], pairs: Sequence[Pair], most: int | None
-) -> tuple[Any, dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """A fitted reward model, its `held_out` measures with the counts behind them, and the curves of its reliability diagram."""
-    from hydra.utils import instantiate
-
+) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on, at most `most` of them, and clean pairs of held-out episodes to judge on."""
     seed = config["seed"]
     split = split_pairs(pairs, len(trajectories), config["held_out"]["episodes"], seed)
     train = split.train
@@ -130,6 +129,18 @@ def fit_and_judge(
             f"reward: got {len(pairs)} answered pairs, none of them between two training episodes, wanted at least one.\n"
             "Label more pairs, or lower held_out.episodes."
         )
+    wanted = config["held_out"]["pairs"] - len(split.held_out)
+    return train, [*split.held_out, *more_questions(trajectories, split, wanted, seed)]
+
+
+def fit_and_judge(
+    config: Config, trajectories: Sequence[Trajectory], pairs: Sequence[Pair], most: int | None
+) -> tuple[Any, dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """A fitted reward model, its `held_out` measures with the counts behind them, and the curves of its reliability diagram."""
+    from hydra.utils import instantiate
+
+    seed = config["seed"]
+    train, judged = questions(config, trajectories, pairs, most)
     labels = flip_labels(np.array([p.prob_first for p in train]), config["label_flips"], seed)
     batch = batch_of(trajectories, train, labels)
     torch.manual_seed(seed)
@@ -139,10 +150,6 @@ def fit_and_judge(
     settings = FitSettings(**config["reward_protocol"])
     generator = torch.Generator().manual_seed(seed)
     steps = sum(1 for _ in track(fit_reward(model, batch, settings, generator), "reward", settings.steps))
-    judged = [
-        *split.held_out,
-        *more_questions(trajectories, split, config["held_out"]["pairs"] - len(split.held_out), seed),
-    ]
     prob = probabilities(model, batch)
     curves = {"training labels": (prob, labels)}
     found: dict[str, Any] = {"train": quality(prob, labels), "held_out": None}
@@ -159,7 +166,8 @@ def fit_and_judge(
 
 
 def reward_of_store(config: Config, store: TrajectoryStore, out: Path, most: int | None) -> str:
-    """Fit and judge on a store's answers; writes a model folder with metrics.json and calibration.png; says what was found."""
+    """Fit and judge on a store's answers; writes a model folder with metrics.json, calibration.png and
+    report.html; says what was found."""
     trajectories = store.load()
     pairs = [p for p in PreferenceStore(store).pairs() if p.answered]
     if not pairs:
@@ -169,8 +177,11 @@ def reward_of_store(config: Config, store: TrajectoryStore, out: Path, most: int
     model, found, curves = fit_and_judge(config, trajectories, pairs, most)
     save(model, out, provenance(config, trajectories, answers=found["train"]["pairs"]))
     write_json(out / "metrics.json", found)
-    reliability(out / "calibration.png", curves)
+    picture = reliability(out / "calibration.png", curves)
     held = found["held_out"]
+    judged = {"training labels": found["train"]} | ({} if held is None else {"held out": held})
+    table = reward_page.quality_table("Quality", judged)
+    reward_page.write(out, f"Reward model of {store.root.name}", [table], [picture], config["command"])
     if held is None:
         return f"reward model in {out}; nothing held out to judge it on (no pair between two held-out episodes)"
     accuracy = "undecided" if held["accuracy"] is None else f"accuracy {held['accuracy']:.1%}"
