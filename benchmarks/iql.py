@@ -95,7 +95,7 @@ def _ours(updates: int, residual: bool) -> float:
     ]  # fmt: skip
     policy = Gaussian(Dims(SHAPE["observation"], SHAPE["action"]), horizon=1, execute=1, width=SHAPE["width"], depth=2)
     if not residual:  # the peer's policy: 39 -> 256 -> 256 -> 4
-        policy.network = mlp((SHAPE["observation"], SHAPE["width"], SHAPE["width"], SHAPE["action"]), torch.nn.ReLU)
+        policy.network = mlp((SHAPE["observation"], SHAPE["width"], SHAPE["width"], SHAPE["action"]), torch.nn.ReLU)  # type: ignore[assignment]
     fit_normalizer(policy, chunk_table(trajectories, policy.spec))
     rewards = [rng.random(steps).astype(np.float32) for _ in trajectories]
     settings = IQLSettings(steps=updates + 5, batch=SHAPE["batch"], width=SHAPE["width"])

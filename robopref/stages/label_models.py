@@ -130,7 +130,8 @@ def _reward(config: Config, cut: Sequence[Trajectory], prob: np.ndarray, reward:
 
     half = len(prob)
     torch.manual_seed(config["seed"])
-    batch = pair_batch(cut[:half], cut[half:], prob, np.ones(half), stride=1)
+    # Rewards are later asked about every STRIDE-th step at a time: an advantage over one step is another quantity.
+    batch = pair_batch(cut[:half], cut[half:], prob, np.ones(half), stride=offline.STRIDE)
     model = instantiate(reward, _partial_=True)(dims=dims_of(config["env"]))
     generator = torch.Generator().manual_seed(config["seed"])
     for _ in fit_reward(model, batch, FitSettings(**config["reward_protocol"]), generator):
