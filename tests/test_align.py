@@ -196,7 +196,7 @@ def test_a_training_shorter_than_the_first_check_is_guarded_too(setting, tmp_pat
         "loss": {"_target_": "robopref.losses.pairwise.sigmoid", "_partial_": True},
         "seed": 0,
     }
-    config["guard"] = {"every": every}
+    config["guard"], config["rounds"] = {"every": every}, {"guidance": 0.0}
     ranking = Ranking(pairs.first, pairs, pairs)
     trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
     found, stopped = align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0)
@@ -240,7 +240,7 @@ def test_a_training_with_nothing_held_out_is_not_guarded(setting, tmp_path):
         "align": vars(settings(steps=3)),
         "loss": {"_target_": "robopref.losses.pairwise.sigmoid", "_partial_": True},
     }
-    config |= {"seed": 0, "guard": {"every": 2}}
+    config |= {"seed": 0, "guard": {"every": 2}, "rounds": {"guidance": 0.0}}
     trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
     ranking = Ranking(pairs.first, pairs, none)
     assert align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0) == ({}, "")

@@ -19,6 +19,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.data.windows import chunk_table
 from robopref.learners.align import AlignSettings, PairTable, align, calibrate
 from robopref.learners.guard import HeldOutGuard
+from robopref.policies.realigned import realign
 from robopref.stages.collect import collect_policy
 from robopref.stages.environments import roll
 from robopref.stages.label import ask
@@ -125,11 +126,14 @@ def align_policy(
     config: Config, policy: Path, trajectories: list[Trajectory], ranking: Ranking, preference: float,
     partial: Path, logs: list[dict[str, Any]], arm: str, number: int,
 ) -> tuple[dict[str, float], str]:  # fmt: skip
-    """Align a policy folder on ranked trajectories into `partial`/policy under the held-out guard; returns its last measure and why it stopped."""
+    """Align a policy folder on ranked trajectories into `partial`/policy under the held-out guard; returns its last measure and why it stopped.
+
+    It will act `rounds.guidance` beyond its training, away from the policy of the first round.
+    """
     from hydra.utils import instantiate
 
     settings = AlignSettings(**{**config["align"], "preference": preference * config["align"]["preference"]})
-    learned, loss = load(policy), instantiate(config["loss"])
+    learned, loss = realign(load(policy), config["rounds"]["guidance"]), instantiate(config["loss"])
     reference = learned.reference()
     table = chunk_table(trajectories, learned.spec)
     seed = 100 * config["seed"] + number
