@@ -69,7 +69,7 @@ def test_combinations_are_split_as_hydra_splits_them():
     "wrong",
     [
         "episodes=0", "episodes=-1", "pairs=0", "pairs=true", "pairs=null", "workers=1.5", "seed=-1", "seed=100", "base.demonstrations=0",
-        "base.episodes=-3", "base.clone.steps=0", "base.clone.lr=0", "base.clone.ema=1.1", "rounds.count=11", "rounds.resets=1",
+        "base.episodes=-3", "base.clone.steps=0", "base.clone.lr=0", "base.clone.ema=1.1", "rounds.count=10", "rounds.resets=1",
         "rounds.replicas=1", "rounds.top=0", "rounds.held_out=-0.1", "align.steps=0", "align.lr=nan", "align.kappa=0",
         "align.anchor=-1", "align.proximal=-0.1", "guard.every=0", "gate.episodes=0", "gate.tolerance=inf", "evaluation.episodes=0",
         "evaluation.videos=-1", "align.steps=many",

@@ -12,7 +12,7 @@ from robopref.arrays import InputError
 
 
 @torch.no_grad()
-def averaged[M: nn.Module](models: Sequence[M]) -> M:
+def averaged(models: Sequence[nn.Module]) -> nn.Module:
     """A new model whose weights are the mean of theirs; counters and other whole numbers are the last one's.
 
     Raises `InputError` for none, and for models whose weights have other names or shapes.

@@ -81,6 +81,12 @@ class Realigned(nn.Module):
         getattr(head, self._network).guidance = self.guidance
         return head
 
+    def trained(self) -> Any:
+        """A copy of the head that acts as it was trained, without its reference."""
+        head = copy.deepcopy(self.policy)
+        setattr(head, self._network, getattr(head, self._network).network)
+        return head
+
     def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:
         """The policy's draws."""
         return self.policy.draw(chunks, generator)

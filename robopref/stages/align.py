@@ -20,6 +20,7 @@ from robopref.data.windows import chunk_table
 from robopref.learners.align import AlignSettings, PairTable, align, calibrate
 from robopref.learners.guard import HeldOutGuard
 from robopref.policies.realigned import realign
+from robopref.stages.choosing import choose
 from robopref.stages.collect import collect_policy
 from robopref.stages.environments import roll
 from robopref.stages.label import ask
@@ -33,9 +34,10 @@ Config = dict[str, Any]
 
 
 def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float) -> dict[str, Any]:
-    """All rounds of one arm, starting from the base policy; returns the folder of its last accepted policy and the guard's record."""
+    """All rounds of one arm, starting from the base policy; returns the folder of the policy that stays and the records of guard and choice."""
     folder, policy, record = run / "arms" / arm, base, []
     stores: list[Path] = []
+    accepted: list[Path] = []
     best = judge(config, base, run / "judged")
     for number in range(config["rounds"]["count"]):
         place = folder / f"round-{number}"
@@ -47,7 +49,12 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
         record.append({"round": number, "arm": arm, **fitted, **gate})
         if gate["accepted"]:
             policy, best = place / "align" / "policy", max(best, gate["success_after"])
-    return {"policy": str(policy), "guard": record, "stores": [str(s) for s in stores]}
+            accepted.append(policy)
+    choice = {}
+    if accepted and config["choose"]["resets"]:
+        choice = choose(config, accepted, place / "align" / "reward", folder / "chosen")
+        policy = folder / "chosen" / "policy"
+    return {"policy": str(policy), "guard": record, "choice": choice, "stores": [str(s) for s in stores]}
 
 
 def gather_round(config: Config, policy: Path, place: Path, number: int, workers: int = 0) -> Path:

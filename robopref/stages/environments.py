@@ -10,7 +10,7 @@ from typing import Any
 
 from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import fingerprint, load
-from robopref.protocols import Environment
+from robopref.protocols import Environment, Policy
 from robopref.rollout import Episode, episodes, rollout
 from robopref.stages.parallel import spread
 from robopref.types import Dims
@@ -56,13 +56,21 @@ def roll(
     return merged
 
 
-def _roll(
-    folder: str, config: dict[str, Any], listed: list[Episode], noise_seed: int, sim_state: bool, expert: bool
-) -> list[Trajectory]:
-    policy = load(folder)
+def act(
+    policy: Policy, config: dict[str, Any], seeds: Sequence[int | Episode], noise_seed: int, name: str = "", sim_state: bool = False,
+    expert: bool = False,
+) -> list[Trajectory]:  # fmt: skip
+    """The same of a policy at hand, in this process."""
+    listed = episodes(seeds)
     count = min(BATCH, len(listed))
     made = rollout(
         policy, environments(config, BATCH)[:count] if count > 4 else environments(config, 4)[:count], listed,
-        noise_seed=noise_seed, batch_size=BATCH, policy_name=fingerprint(Path(folder)), sim_state=sim_state, expert=expert,
+        noise_seed=noise_seed, batch_size=BATCH, policy_name=name, sim_state=sim_state, expert=expert,
     )  # fmt: skip
     return list(made)
+
+
+def _roll(
+    folder: str, config: dict[str, Any], listed: list[Episode], noise_seed: int, sim_state: bool, expert: bool
+) -> list[Trajectory]:
+    return act(load(folder), config, listed, noise_seed, fingerprint(Path(folder)), sim_state, expert)

@@ -126,6 +126,7 @@ def align(config: Config, out: Path) -> None:
             "policies": {k: os.path.relpath(v, out) for k, v in policies.items()},
             "stores": [os.path.relpath(s, out) for s in aligned["stores"]],
             "guard": [*aligned["guard"], *(ablation[0]["guard"] if ablation else [])],
+            "choice": {k: v for k, v in aligned["choice"].items() if k != "seconds"},
         },
     )
 
@@ -156,7 +157,7 @@ def measure(config: Config, out: Path, command: str) -> None:
         "episodes_judged": config["gate"]["episodes"] * (1 + len(guard)),
         "labeler": name_of(instantiate(config["labeler"]), config["labeler_name"]),
         "policies": policies, "tests": tests, "base_level": base["level"], "base_search": _timeless(base["search"]),
-        "guard": _timeless(arms["guard"]),
+        "guard": _timeless(arms["guard"]), "choice": arms["choice"],
         "notes": notes(policies, tests, base["search"]), "seconds": seconds(out), "command": command,
     }  # fmt: skip
     write_log(out)
@@ -188,12 +189,12 @@ def seconds(out: Path) -> dict[str, float]:
         paths = {p for pattern in patterns for p in out.glob(pattern)}
         return round(sum(read_json(p)["seconds"] for p in paths), 1)
 
-    aligned = total("rounds/*/done.json", "arms/aligned/*/*/done.json")
+    aligned = total("rounds/*/done.json", "arms/aligned/*/*/done.json", "arms/aligned/chosen/done.json")
     return {
         "collect": total("demonstrations/done.json"),
         "pretrain": read_json(out / "base" / "base.json")["seconds"],
         "align": aligned,
-        "baselines": total("arms/aligned_no_pairs/*/*/done.json", "arms/cloned/done.json", "arms/filtered/done.json", "arms/plain_dpo/done.json"),
+        "baselines": total("arms/aligned_no_pairs/*/*/done.json", "arms/aligned_no_pairs/chosen/done.json", "arms/cloned/done.json", "arms/filtered/done.json", "arms/plain_dpo/done.json"),
         "evaluate": total("evaluation/done.json"),
     }  # fmt: skip
 
