@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from robopref.checkpoint import load, save
 from robopref.networks.averaging import averaged
 from robopref.policies.realigned import Realigned
@@ -57,7 +55,7 @@ def best(predicted: Mapping[str, float]) -> str:
     return max(predicted, key=lambda name: predicted[name])
 
 
-def _predicted(config: Config, policy: torch.nn.Module, reward: Any) -> float:
+def _predicted(config: Config, policy: Any, reward: Any) -> float:
     first = config["rounds"]["first_reset"] + 10_000 * config["seed"] + 1000 * config["rounds"]["count"]
     seeds = range(first, first + config["choose"]["resets"])
     return float(predicted_returns(reward, act(policy, config["env"], seeds, config["seed"])).mean())

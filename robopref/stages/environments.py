@@ -57,7 +57,7 @@ def roll(
 
 
 def act(
-    policy: Policy, config: dict[str, Any], seeds: Sequence[int | Episode], noise_seed: int, name: str = "", sim_state: bool = False,
+    policy: Policy, config: dict[str, Any], seeds: Sequence[int] | Sequence[Episode], noise_seed: int, name: str = "", sim_state: bool = False,
     expert: bool = False,
 ) -> list[Trajectory]:  # fmt: skip
     """The same of a policy at hand, in this process."""

@@ -157,7 +157,7 @@ def measure(config: Config, out: Path, command: str) -> None:
         "episodes_judged": config["gate"]["episodes"] * (1 + len(guard)),
         "labeler": name_of(instantiate(config["labeler"]), config["labeler_name"]),
         "policies": policies, "tests": tests, "base_level": base["level"], "base_search": _timeless(base["search"]),
-        "guard": _timeless(arms["guard"]), "choice": arms["choice"],
+        "guard": _timeless(arms["guard"]), "choice": arms.get("choice", {}),
         "notes": notes(policies, tests, base["search"]), "seconds": seconds(out), "command": command,
     }  # fmt: skip
     write_log(out)

@@ -19,7 +19,7 @@ _VIDEO_PAIRS = 6
 _VIDEO_BYTES = 24_000_000
 """More than this and a browser is slow to open the page; the rest stays in RUN/videos."""
 _UNKNOWN: dict[str, Any] = {
-    "task": "", "seed": "?", "experiment": "", "labels_asked": 0, "episodes_judged": 0, "tests": [], "guard": [],
+    "task": "", "seed": "?", "experiment": "", "labels_asked": 0, "episodes_judged": 0, "tests": [], "guard": [], "choice": {},
     "base_search": [], "notes": [], "seconds": {}, "command": "the command was not recorded",
 }  # fmt: skip
 """What is shown for keys that a metrics.json lacks."""
