@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-import errno
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 from robopref.arrays import InputError
+from robopref.data.files import FULL
 
 WRONG_REQUEST = 2
 FAILURE = 1
@@ -50,8 +51,8 @@ def _wrong_request(error: BaseException) -> list[str]:
     """What to tell the user if this exception is about the request, else nothing."""
     text = str(error)
     # Writers other than Python's own raise their own types, with the system's words inside.
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or "No space left on device" in text or "disk is full" in text:
+    full = isinstance(error, OSError) and error.errno in FULL
+    if full or any(words in text for words in ("disk is full", *map(os.strerror, FULL))):
         where = getattr(error, "filename", None)
         return [
             f"disk full{f' while writing {where}' if where else ''}: free some space, or choose another out=DIR",

@@ -18,7 +18,8 @@ from typing import Any
 
 from robopref.arrays import InputError
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""How a system says that no more can be written: no space, a quota is used up, a file may not grow further."""
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def disk_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise InputError(
                 f"{path}: the disk is full or its quota is used up ({os.strerror(error.errno or 0)}).\n"
                 "Nothing that existed was changed. Free space, or choose another folder, and run the command again."

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from robopref.arrays import InputError
+from robopref.checkpoint import load
 from robopref.data.files import atomic_file, locked, read_json, write_json
 from robopref.data.preferences import PreferenceStore
 from robopref.data.store import TrajectoryStore
+from robopref.rollout import check_fit
 from robopref.stages import baselines
 from robopref.stages.align import gather_round, judge, rounds_of
 from robopref.stages.collect import mixture, scripted, write
-from robopref.stages.environments import dims_of
+from robopref.stages.environments import environments
 from robopref.stages.evaluate import evaluate, summary
 from robopref.stages.folders import claim
 from robopref.stages.label import name_of
@@ -42,7 +44,9 @@ def run(config: Config, out: Path, command: str) -> None:
     for name in wanted:
         if name not in FOLDERS:
             raise InputError(f"stages: got {name!r}, wanted some of {', '.join(FOLDERS)}.")
-    dims_of(config["env"])  # a wrong task must not claim the folder
+    env = environments(config["env"], 1)[0]  # a wrong task must not claim the folder, nor a policy that does not fit
+    if config["checkpoint"]:
+        check_fit(load(config["checkpoint"]).spec, env)
     with locked(out):
         _run(config, out, command)
 
