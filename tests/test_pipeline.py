@@ -14,12 +14,13 @@ import pytest
 from robopref.arrays import InputError
 from robopref.run import compose, main
 from robopref.stages.pretrain import next_levels
+from robopref.stages.videos import film
 
 TINY = [
     "env=point_mass", "task=point-mass", "experiment=quickstart", "workers=1", "pairs=12", "policy.width=48", "policy.depth=1",
     "policy.diffusion_steps=20", "policy.sample_steps=4", "base.demonstrations=12", "base.episodes=16", "base.rounds=1",
     "base.clone.steps=120", "rounds.resets=6", "align.steps=50", "guard.every=25", "gate.episodes=8", "evaluation.episodes=16",
-    "evaluation.videos=1", "reward_fit.steps=40",
+    "evaluation.videos=1", "reward_fit.steps=40", "gate.tolerance=1",
 ]  # fmt: skip
 
 
@@ -55,6 +56,11 @@ def test_a_run_leaves_metrics_for_every_policy(finished):
 def test_a_run_leaves_a_report_that_stands_alone(finished):
     page = (finished / "report.html").read_text()
     assert "aligned" in page and "<video" in page and 'src="http' not in page
+
+
+def test_a_run_without_films_can_be_asked_for(finished, tmp_path):
+    config = compose([*TINY, "evaluation.videos=0"])
+    assert film(config, {"base": str(finished / "arms/cloned/policy")}, tmp_path / "videos")["films"] == 0
 
 
 def test_no_two_sets_of_resets_meet_at_any_allowed_seed():

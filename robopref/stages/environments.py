@@ -62,6 +62,8 @@ def act(
 ) -> list[Trajectory]:  # fmt: skip
     """The same of a policy at hand, in this process."""
     listed = episodes(seeds)
+    if not listed:
+        return []
     count = min(BATCH, len(listed))
     made = rollout(
         policy, environments(config, BATCH)[:count] if count > 4 else environments(config, 4)[:count], listed,
