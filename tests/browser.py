@@ -1,45 +1,40 @@
 """Debian's Chromium, driven by playwright, for tests of the labelling page."""
 
 import os
-import shutil
 from contextlib import contextmanager
 
 import pytest
+from robopref.benchmarks.labelling import browser as real
 
-ARGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
-PATIENCE = 90_000
+PATIENCE = 180_000
 """Milliseconds that a loaded machine may take for what is normally there at once."""
 
 
-def chromium_path():
-    """Where Chromium is; without it the test is skipped, or fails where ROBOPREF_REQUIRE_BROWSER promises it."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        (pytest.fail if os.environ.get("ROBOPREF_REQUIRE_BROWSER") else pytest.skip)("needs Debian's chromium")
-    return path
+def needs_chromium():
+    """Without Chromium the test is skipped, or fails where ROBOPREF_REQUIRE_BROWSER promises it."""
+    try:
+        real.chromium()
+    except RuntimeError as error:
+        (pytest.fail if os.environ.get("ROBOPREF_REQUIRE_BROWSER") else pytest.skip)(str(error))
 
 
 @contextmanager
 def browsing():
     """A browser that is closed at the end."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=ARGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    needs_chromium()
+    with real.browsing() as browser:
+        yield browser
 
 
 def open_page(browser, link, **context):
     """A page of a context of its own at the first question; errors in its scripts fail the test that asks `page.errors`."""
     own = browser.new_context(**({"viewport": {"width": 1200, "height": 850}} | context))
     own.set_default_timeout(PATIENCE)
-    page = own.new_page()
+    return goto(own.new_page(), link)
+
+
+def goto(page, link):
+    """Open the link; `page.errors` and `page.asked` fill from now on."""
     page.errors, page.asked = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))

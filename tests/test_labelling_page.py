@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import ARGS, PATIENCE, all_saved, at_question, browsing, chromium_path, open_page, press
-from episodes import episode
+from browser import PATIENCE, all_saved, at_question, browsing, goto, open_page, press
+from robopref.benchmarks.labelling import painted
+from robopref.benchmarks.labelling.browser import kill_browser, with_profile
 from robopref.benchmarks.labelling.server import Server, answer, dataset, serving
 
 from robopref.data.answer_rows import prob_first
-from robopref.data.store import StoreWriter
 from robopref.labelers.people import Answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 LAYOUT = Path(__file__).parent / "golden" / "labelling_layout.json"
+LOADED_AHEAD = "() => { const ahead = [...document.querySelectorAll('.clips.prefetched video')]; return ahead.length > 1 && ahead.every((video) => video.readyState === 4); }"
 KEYS = {"ArrowLeft": "left", "a": "left", "ArrowRight": "right", "d": "right", "ArrowUp": "equal", "w": "equal", "ArrowDown": "cant_tell", "s": "cant_tell", "b": "both_bad"}  # fmt: skip
 
 
@@ -157,29 +158,20 @@ def test_undo_shows_the_same_question_and_counts_the_new_answer(page, root):
 
 def test_offline_answers_wait_and_are_sent_later_also_after_the_browser_was_killed(browser, root, server, tmp_path):
     before = len(stored(root)[0])
-
-    def start():
-        context = browser.browser_type.launch_persistent_context(
-            str(tmp_path), executable_path=chromium_path(), args=ARGS
-        )
-        context.set_default_timeout(PATIENCE)
-        return context, context.new_page()
-
-    context, page = start()
-    page.goto(server.link)
-    page.wait_for_function("() => document.getElementById('frame').textContent.includes('/')")
-    context.set_offline(True)
-    page.wait_for_timeout(500)
-    for key in ("a", "d"):
+    page = goto(with_profile(browser.browser_type, tmp_path, PATIENCE).new_page(), server.link)
+    count = at_question(page)
+    page.wait_for_function(LOADED_AHEAD)  # offline it could not be fetched
+    page.context.set_offline(True)
+    for told, key in enumerate("ad", start=1):
         page.keyboard.press(key)
-        page.wait_for_timeout(400)
-    page.wait_for_function("() => document.getElementById('saved').textContent.startsWith('2 not saved yet')")
+        page.wait_for_function("n => document.getElementById('saved').textContent.startsWith(n)", arg=f"{told} not saved yet")  # fmt: skip
+        if told == 1:
+            at_question(page, count)
+    assert kill_browser(tmp_path) > 0  # the page has said that both are kept: nothing may be lost from here on
     assert len(stored(root)[0]) == before
-    context.close()
-    context, page = start()
-    page.goto(server.link.split("#")[0])
-    page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'")
-    context.close()
+    page = goto(with_profile(browser.browser_type, tmp_path, PATIENCE).new_page(), server.link)
+    all_saved(page)
+    page.context.close()
     events = stored(root, before)[0]
     assert [e["body"]["client"]["choice"] for e in events] == ["left", "right"] and len({e["uid"] for e in events}) == 2
 
@@ -289,69 +281,32 @@ def test_a_clip_that_cannot_be_played_leaves_only_broken_and_skip(browser, serve
     page.context.close()
 
 
-def blocks(steps, size=96):
-    """Pictures that say their own number: 8 black or white blocks in the top third, most significant bit first."""
-    pictures = np.full((steps, size, size, 3), 128, np.uint8)
-    for frame in range(steps):
-        for bit in range(8):
-            pictures[frame, : size // 3, bit * size // 8 : (bit + 1) * size // 8] = 255 * (frame >> (7 - bit) & 1)
-    return pictures
-
-
-def numbered(root, lengths=(64, 50, 64, 41)):
-    """Recorded episodes whose pictures carry their frame number."""
-    from dataclasses import replace
-
-    with StoreWriter(root, fps=25) as writer:
-        for n, steps in enumerate(lengths):
-            writer.add(
-                replace(episode(n, steps, chunk=False, state=0, expert=False, seed=1), images={"wrist": blocks(steps)})
-            )
-    return root
-
-
-READ = """
-() => [...document.querySelectorAll('.clips:not(.prefetched) video')].map((video) => {
-  const canvas = document.createElement('canvas');
-  canvas.width = canvas.height = 96;
-  const pen = canvas.getContext('2d', { willReadFrequently: true });
-  pen.drawImage(video, 0, 0, 96, 96);
-  let number = 0;
-  for (let bit = 0; bit < 8; bit++) number = 2 * number + (pen.getImageData(12 * bit + 6, 14, 1, 1).data[0] > 128);
-  return number;
-})
-"""
-WATCH = (
-    "(ms) => new Promise((done) => { const read = "
-    + READ.strip()
-    + """; const seen = []; const end = performance.now() + ms;
-  const tick = () => { seen.push(read()); performance.now() < end ? requestAnimationFrame(tick) : done(seen); }; tick(); })"""
-)
-
-
 def test_clips_of_recorded_video_show_the_same_frame_while_playing_and_after_scrubs(browser, tmp_path):
-    root = numbered(tmp_path / "store")
-    lengths = {"64": 64, "50": 50}
-    with serving(root, "minimum=0", "strategy=random") as server:
+    """What holds on a starved machine too; the percentile of the unloaded one belongs to `robopref bench labelling`."""
+    with serving(painted.numbered(tmp_path / "store"), "minimum=0", "strategy=random") as server:
         page = open_page(browser, server.link)
         at_question(page)
         assert page.evaluate("document.querySelector('video').videoWidth") == 96
-        seen = np.array(page.evaluate(WATCH, 6000))
-        ends = [int(t.split("/")[1]) for t in [page.inner_text("#frame")]]
-        shorter = min(seen.max(axis=0))
-        both = seen[(seen < shorter).all(axis=1)]
-        apart = np.abs(both[:, 0] - both[:, 1])
-        assert len(both) > 20 and np.quantile(apart, 0.999) <= 1 and apart.max() <= 2, (lengths, ends)
+        seen = []
+        for _ in range(40):  # until enough was seen, however slow the machine is
+            seen += page.evaluate(painted.WATCH, 3000)
+            compared = painted.kept_up(painted.both_playing(seen))
+            if len(compared) > 20:
+                break
+        assert len(compared) > 20, f"only {len(compared)} of {len(seen)} pictures could be compared"
+        far = (
+            np.abs(compared[:, 0] - compared[:, 1]) > 2
+        )  # until the page has corrected it, on a machine that is short of time
+        assert far.mean() <= 0.1, compared[far].tolist()
+        shorter, last = min(np.max(seen, axis=0)[:2]), int(page.inner_text("#frame").split("/")[1])
         rng = random.Random(0)
         for _ in range(20):
-            frame = rng.randrange(0, ends[0])
-            page.evaluate(
-                "(n) => { const s = document.getElementById('scrub'); s.value = n; s.dispatchEvent(new Event('input')); }",
-                frame,
-            )
-            page.wait_for_timeout(250)
-            left, right = page.evaluate(READ)
-            assert max(left, right) == frame and min(left, right) in (frame, shorter)
+            frame = rng.randrange(last)
+            page.evaluate(painted.SCRUB, frame)
+            wanted = sorted([frame, min(frame, int(shorter))])
+            page.wait_for_function(f"(wanted) => String(({painted.READ})().sort((a, b) => a - b)) === String(wanted)", arg=wanted)  # fmt: skip
+        page.wait_for_timeout(500)
+        assert sorted(page.evaluate(painted.READ)) == wanted  # and it stays
         page.context.close()
 
 

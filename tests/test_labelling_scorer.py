@@ -1,6 +1,7 @@
 """The background worker re-scores questions from answers; people are the rater of a run."""
 
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_a_round_waits_for_people_and_goes_on_with_their_answers(tmp_path):
         from robopref.benchmarks.labelling.server import Client
 
         while not printed.exists() or "#t=" not in printed.read_text():
-            pass
+            time.sleep(0.1)
         link = printed.read_text().strip()
         host, port = link.split("/")[2].split(":")
         client = Client((host, int(port)), link.split("#t=")[1])

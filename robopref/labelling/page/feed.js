@@ -41,7 +41,8 @@ export class Feed {
         this.progress = progress;
         for (const one of assignments) if (![...this.held(), ...held].includes(one.name)) this.ready.push(this.make(one));
         this.trouble = undefined;
-        if (!assignments.length && !this.current) setTimeout(() => this.fill(), 1500);
+        // Clips are still being made, or others hold what is left: ask again, also while a question is on the screen.
+        if (assignments.length < want && (progress.waiting || !this.current)) this.later ??= setTimeout(() => { this.later = undefined; this.fill(); }, 1500);
       }
     } catch (error) {
       this.trouble = error;

@@ -9,10 +9,10 @@ import { toggleTheme } from "./theme.js";
 const $ = (id) => document.getElementById(id);
 const SPEEDS = [0.25, 0.5, 1, 2, 4], UNDO = 3;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-let config, outbox, feed, keys, said, current, past = [], undoing, hiddenAt;
+let config, outbox, feed, keys, said, current, past = [], undoing, hiddenAt, tells = 0;
 
 const names = (mode, n) => n === 1 ? ["Clip"] : mode === "pairs" ? ["Left", "Right"] : Array.from({ length: n }, (_, i) => `Clip ${i + 1}`);
-const tell = (text) => { $("message").textContent = text; };
+const tell = (text) => { tells += 1; $("message").textContent = text; };
 
 async function boot() {
   const token = new URLSearchParams(location.hash.slice(1)).get("t");
@@ -57,8 +57,8 @@ function progress({ done = 0, target = 0, mine = 0 }) {
   $("progress-text").textContent = `${done} of ${target}${mine !== done ? ` (${mine} yours)` : ""}`;
 }
 
-function saved({ waiting, refused, trouble }) {
-  const told = waiting ? `${waiting} not saved yet` : refused ? `${refused} refused` : "saved";
+function saved({ writing, waiting, refused, trouble }) {
+  const told = writing ? `writing ${writing}` : waiting ? `${waiting} not saved yet` : refused ? `${refused} refused` : "saved";
   $("saved").textContent = trouble && waiting ? `${told}: ${trouble}` : told;
   $("saved").classList.toggle("waiting", Boolean(waiting && trouble) || Boolean(refused));
 }
@@ -102,8 +102,8 @@ function early() {
 
 function send(kind, body, more = {}) {
   const event = { uid: uuid(), kind, body, ...more };
-  outbox.add(event);
-  return event;
+  const kept = outbox.add(event);
+  return { ...event, kept };
 }
 
 function answer(choice, extra = {}, key = undefined) {
@@ -123,7 +123,8 @@ function answer(choice, extra = {}, key = undefined) {
   const event = send(other ? choice : "answer", body, place);
   past.push({ question, uid: event.uid, choice });
   if (past.length > UNDO) past.shift().question.player.close();
-  tell(`${COMMANDS[choice]?.[0] ?? choice}.`);
+  const told = tells;
+  event.kept.then(() => { if (tells === told) tell(`${COMMANDS[choice]?.[0] ?? choice}.`); });
   feed.fill();
 }
 
@@ -303,7 +304,7 @@ function buttons() {
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) hiddenAt = performance.now(); else if (said && hiddenAt) { said.away += performance.now() - hiddenAt; hiddenAt = undefined; }
   });
-  window.addEventListener("beforeunload", (event) => { if (outbox.waiting) event.preventDefault(); });
+  window.addEventListener("beforeunload", (event) => { if (outbox.writing + outbox.waiting) event.preventDefault(); });
 }
 
 window.addEventListener("hashchange", () => { if (location.hash.startsWith("#t=")) location.reload(); }); // a link opened in this very tab

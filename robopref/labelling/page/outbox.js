@@ -1,4 +1,4 @@
-// Events are written to IndexedDB before they are sent, and leave it only when the server has acknowledged them.
+// Events are on the disk (IndexedDB) before they are counted as kept or sent, and leave it only when the server has acknowledged them.
 import { post } from "./api.js";
 
 const open = (name) => new Promise((resolve, reject) => {
@@ -11,50 +11,71 @@ const open = (name) => new Promise((resolve, reject) => {
   asked.onerror = () => reject(asked.error);
 });
 
+const KEEPS_NOTHING = "this browser keeps nothing: do not close the page while answers wait";
+
 const done = (request) => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result);
   request.onerror = () => reject(request.error);
 });
 
+const committed = (transaction) => new Promise((resolve, reject) => { // a full disk aborts without an error event
+  transaction.oncomplete = resolve;
+  transaction.onerror = transaction.onabort = () => reject(transaction.error ?? new DOMException("aborted", "AbortError"));
+});
+
 export class Outbox {
-  // onChange({waiting, refused, trouble}) after every change; onReceipt(receipt, event) for every acknowledgement.
+  // onChange({writing, waiting, refused, trouble}) after every change; onReceipt(receipt, event) for every acknowledgement.
+  // writing: not on the disk yet, lost with the browser; waiting: on the disk, not acknowledged.
   constructor(name, person, onChange, onReceipt) {
-    Object.assign(this, { name, person, onChange, onReceipt, waiting: 0, refused: 0, trouble: "", sending: false, wait: 0 });
-    this.memory = []; // only where the browser gives no IndexedDB
+    Object.assign(this, { name, person, onChange, onReceipt, writing: 0, waiting: 0, refused: 0, counts: 0, counted: 0, trouble: "", sending: false, wait: 0 });
+    this.memory = []; // only where the browser gives no IndexedDB, or no room in it
   }
 
   async start() {
-    try { this.db = await open(this.name); } catch { this.trouble = "this browser keeps nothing: do not close the page while answers wait"; }
+    try { this.db = await open(this.name); } catch { this.trouble = KEEPS_NOTHING; }
     await this.count();
     this.send();
   }
 
   store(name, mode = "readonly") { return this.db.transaction(name, mode, { durability: "strict" }).objectStore(name); }
 
+  // Resolves when the event would survive a killed browser: only then may the page say that it was taken.
   async add(event) {
-    this.waiting += 1;
+    this.writing += 1;
     this.tell();
-    const entry = { person: this.person, event };
-    if (this.db) {
-      const store = this.store("waiting", "readwrite");
-      store.add(entry);
-      await new Promise((resolve, reject) => { store.transaction.oncomplete = resolve; store.transaction.onerror = () => reject(store.transaction.error); });
-    } else this.memory.push({ ...entry, key: this.memory.length });
+    await this.keep({ person: this.person, event });
+    this.writing -= 1;
+    await this.count();
     this.send();
   }
 
+  async keep(entry) {
+    try {
+      if (!this.db) throw new DOMException("no database", "InvalidStateError");
+      const store = this.store("waiting", "readwrite");
+      store.add(entry);
+      await committed(store.transaction);
+    } catch (error) {
+      if (!(error instanceof DOMException)) throw error;
+      this.trouble = KEEPS_NOTHING;
+      this.memory.push({ ...entry, key: entry.event.uid });
+    }
+  }
+
   async entries() {
-    const all = this.db ? await done(this.store("waiting").getAll()) : this.memory;
-    return all.filter((entry) => entry.person === this.person); // another person's answers wait for that person
+    const kept = this.db ? await done(this.store("waiting").getAll()) : [];
+    return [...kept, ...this.memory].filter((entry) => entry.person === this.person); // another person's answers wait for that person
   }
 
   async count() {
-    this.waiting = (await this.entries()).length;
-    this.refused = this.db ? await done(this.store("refused").count()) : 0;
+    const turn = (this.counts += 1);
+    const waiting = (await this.entries()).length, refused = this.db ? await done(this.store("refused").count()) : 0;
+    if (turn < this.counted) return; // a later look was faster
+    Object.assign(this, { waiting, refused, counted: turn });
     this.tell();
   }
 
-  tell() { this.onChange({ waiting: this.waiting, refused: this.refused, trouble: this.trouble }); }
+  tell() { this.onChange({ writing: this.writing, waiting: this.waiting, refused: this.refused, trouble: this.trouble }); }
 
   async send() {
     if (this.sending) return;
@@ -79,7 +100,7 @@ export class Outbox {
 
   async settle(entry, receipt) {
     if (receipt.status === "rejected" && this.db) await done(this.store("refused", "readwrite").put({ ...entry, why: receipt.reason }));
-    if (this.db) await done(this.store("waiting", "readwrite").delete(entry.key));
-    else this.memory = this.memory.filter((other) => other !== entry);
+    if (this.memory.includes(entry)) this.memory = this.memory.filter((other) => other !== entry);
+    else await done(this.store("waiting", "readwrite").delete(entry.key));
   }
 }

@@ -1,5 +1,6 @@
 // The clips of one question on one clock. Corrects rarely and hard: all clips are paused, sought and started together.
-const FREEZE = 250, PATIENCE = 250, READY = 10000; // milliseconds
+const FREEZE = 250, PATIENCE = 250, REST = 1000, READY = 10000; // milliseconds
+const FAR = 2; // frames apart that are corrected without patience
 
 function playable(files) {
   const probe = document.createElement("video");
@@ -10,7 +11,7 @@ function playable(files) {
 export class Player {
   // clips: [{views: [{camera, files}], frames, fps, stride, first}]; names: what each clip is called.
   constructor(clips, names, onTick) {
-    Object.assign(this, { clips, onTick, rate: 1, loop: true, playing: false, loops: 0, resyncs: 0, failed: false, shown: false });
+    Object.assign(this, { clips, onTick, rate: 1, loop: true, playing: false, loops: 0, resyncs: 0, failed: false, shown: false, turn: 0, corrected: 0 });
     this.fps = clips[0].fps;
     this.frames = Math.max(...clips.map((clip) => clip.frames));
     this.element = document.createElement("div");
@@ -68,9 +69,16 @@ export class Player {
       if (video.requestVideoFrameCallback && !paused) video.requestVideoFrameCallback((now) => resolve(now));
       else requestAnimationFrame(() => requestAnimationFrame(resolve));
     }))).then((times) => Math.max(...times));
-    if (paused) this.seek(0); else this.start(0, true);
+    if (paused) this.seek(0); else this.begin();
     this.watch();
     return painted;
+  }
+
+  // Together from the first frame: a clip that still loads would start behind the others.
+  begin() {
+    if (this.tracks.every(({ video }) => video.readyState >= 3)) { this.start(0, true); return; }
+    const turn = this.turn += 1;
+    this.ready.then(() => { if (this.shown && turn === this.turn) this.start(0, true); });
   }
 
   hide() { this.shown = false; this.pause(); this.element.classList.add("prefetched"); }
@@ -86,7 +94,7 @@ export class Player {
   get frame() { return Math.min(this.frames - 1, Math.floor(this.longest.video.currentTime * this.fps + 1e-6)); }
 
   start(frame, fresh = false) {
-    this.playing = true; this.late = 0; this.frozen = 0;
+    this.playing = true; this.late = 0; this.frozen = 0; this.turn += 1;
     for (const { video, frames } of this.tracks) {
       video.playbackRate = this.rate;
       if (fresh && video.currentTime !== 0) video.currentTime = 0;
@@ -100,12 +108,13 @@ export class Player {
     this.start(this.frame);
   }
 
-  pause() { this.playing = false; this.frozen = 0; for (const { video } of this.tracks) video.pause(); }
+  pause() { this.playing = false; this.frozen = 0; this.turn += 1; for (const { video } of this.tracks) video.pause(); }
 
   setRate(rate) { this.rate = rate; for (const { video } of this.tracks) video.playbackRate = rate; }
 
   // Joint seek to the middle of a frame (its very beginning may paint the one before). Latest wins.
   async seek(frame) {
+    this.turn += 1;
     this.wanted = Math.max(0, Math.min(this.frames - 1, Math.round(frame)));
     if (this.seeking) return this.seeking;
     this.seeking = (async () => {
@@ -145,10 +154,12 @@ export class Player {
       if (now - this.frozen >= FREEZE) this.again();
       return;
     }
-    const apart = this.tracks.filter(({ video }) => !video.ended && video !== master).some(({ video, frames }) =>
-      master.currentTime * this.fps < frames - 1 && Math.abs(video.currentTime - master.currentTime) * this.fps > 1);
-    this.late = apart ? this.late || now : 0;
-    if (this.late && now - this.late > PATIENCE) {
+    const apart = Math.max(0, ...this.tracks.filter(({ video, frames }) => !video.ended && video !== master && master.currentTime * this.fps < frames - 1)
+      .map(({ video }) => Math.abs(video.currentTime - master.currentTime) * this.fps));
+    this.late = apart > 1 ? this.late || now : 0;
+    // A machine that is short of time gets no second seek on top of the first.
+    if (this.late && now - this.late >= (apart > FAR ? 0 : PATIENCE) && now - this.corrected > REST) {
+      this.corrected = now;
       this.resyncs += 1;
       const frame = this.frame;
       this.seek(frame).then(() => { if (this.playing) this.start(frame); });
