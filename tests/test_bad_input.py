@@ -166,3 +166,25 @@ def test_no_gl(place):
     assert code == 2, lines
     assert len(lines) <= 5 and "MUJOCO_GL" in " ".join(lines)
     assert contents(place) == before
+
+
+FILM = """
+import json
+from pathlib import Path
+from robopref.checkpoint import save
+from robopref.policies.diffusion import Diffusion
+from robopref.run import compose
+from robopref.stages.videos import film
+from robopref.types import Dims
+save(Diffusion(Dims(39, 4), width=8, depth=1), Path("policy"))
+config = compose(["task=reach", "env.horizon=5", "evaluation.videos=1"])
+print(json.dumps(film(config, {"base": "policy"}, Path("films"))))
+"""
+
+
+def test_a_report_does_without_films_where_there_is_no_gl(tmp_path):
+    asked = subprocess.run(
+        [sys.executable, "-c", FILM], cwd=tmp_path, env=os.environ | {"MUJOCO_GL": "disable"}, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    found = json.loads(asked.stdout)
+    assert found["films"] == 0 and "MUJOCO_GL" in found["why"]
