@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,6 +54,14 @@ class Labeler(Protocol):
 
     def label(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
         """prob_first (N,) float64: P(first preferred), 0.5 a tie, nan for no answer."""
+
+
+@runtime_checkable
+class WeighingLabeler(Protocol):
+    """A labeler that also says how far its answers can be relied on."""
+
+    def weigh(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
+        """Weight (N,) float64 >= 0 of each answer of `label`; 1 is one rater who is always right, 0 counts nothing."""
 
 
 class PairLoss(Protocol):

@@ -184,5 +184,6 @@ def test_the_labeler_answers_what_people_answered_and_nothing_else(store):
         [episodes[0], episodes[BETTER], episodes[2], episodes[2]],
     )
     np.testing.assert_array_equal(people.label(first, second), [1, 0, np.nan, 0.5])
+    np.testing.assert_array_equal(people.weigh(first, second), [1, 1, 0, 1])
     with pytest.raises(InputError, match="dataset=DIR"):
         People().label(first, second)

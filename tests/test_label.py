@@ -5,11 +5,13 @@ import pytest
 from hydra.utils import instantiate
 
 from robopref.arrays import Trajectory
-from robopref.data.preferences import PreferenceStore
+from robopref.data.preferences import Pair, PreferenceStore, Window
 from robopref.data.store import StoreWriter, TrajectoryStore
 from robopref.run import compose
 from robopref.stages import single
+from robopref.stages.align import labelled_pairs, read_rounds
 from robopref.stages.label import ask, name_of
+from robopref.stages.reward import fit_reward, predicted_returns
 
 
 @pytest.fixture
@@ -62,3 +64,35 @@ def test_a_labeler_without_a_name_is_called_as_its_preset():
     config = compose(["labeler=stages_safety"])
     assert name_of(instantiate(config["labeler"]), config["labeler_name"]) == "stages_safety"
     assert name_of(object(), "transfer") == "transfer"
+
+
+def said(store, *answers):
+    """People's answers about the first two episodes: (prob_first, weight of the rater)."""
+    rows = [
+        Pair(Window(0, 0, 12), Window(1, 0, 12), prob, weight, f"rater-{n}", "human", uid=f"said-{n}")
+        for n, (prob, weight) in enumerate(answers)
+    ]
+    PreferenceStore(store).append(rows)
+    return store
+
+
+def test_people_count_as_much_as_they_are_reliable_in_every_question_that_looks_them_up(store):
+    said(store, (1.0, 0.9), (0.0, 0.3), (0.5, 0.0))
+    people = instantiate(compose(["labeler=people", f"dataset={store.root}"])["labeler"])
+    two = store.load()[:2]
+    np.testing.assert_allclose(people.label(two, two[::-1]), [0.75, 0.25])
+    np.testing.assert_allclose(people.weigh(two, two[::-1]), [1.2, 1.2])
+    ask(store, store.load(), compose(["labeler=people", f"dataset={store.root}"])["labeler"], 28, 0, "people")
+    (looked_up,) = [p for p in PreferenceStore(store).pairs() if p.teacher == "people" and p.answered]
+    assert looked_up.weight == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("trusted", [0, 1])
+def test_the_reward_follows_the_rater_who_can_be_relied_on(store, trusted):
+    said(store, (1.0, 1.0 if trusted == 0 else 0.05), (0.0, 0.05 if trusted == 0 else 1.0), (0.0, 0.0))
+    trajectories, found, _ = read_rounds([store.root])
+    assert sorted(a.weight for a in found) == [0.05, 1.0], "who counts nothing is left out"
+    assert sorted(labelled_pairs(found, ties=True).weight.tolist()) == pytest.approx([0.05, 1.0])
+    model, _ = fit_reward(compose([])["reward"], trajectories, found, steps=80, lr=1e-2, seed=0)
+    first, second = predicted_returns(model, trajectories)[:2]
+    assert (first > second) == (trusted == 0)

@@ -227,25 +227,33 @@ class Answers:
 class People:
     """The labeler `people`: looks up what people answered about two trajectories; nan where nobody did.
 
-    `dataset` is the store that was annotated. Several answers to one question are averaged by weight.
+    `dataset` is the store that was annotated. Several answers to one question are averaged by their raters' weights, and
+    count together as much as they would alone.
     """
 
     def __init__(self, dataset: str | None = None) -> None:
         self.dataset = dataset
-        self._known: dict[tuple[str, str], float] | None = None
+        self._known: dict[tuple[str, str], tuple[float, float]] | None = None
 
     def label(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
         """prob_first (N,) float64: P(first preferred), 0.5 a tie, nan for no answer."""
-        known = self._answers()
-        answers = []
-        for one, other in zip(first, second, strict=True):
-            a, b = behaviour_hash(one), behaviour_hash(other)
-            found = known.get((min(a, b), max(a, b)), math.nan)
-            answers.append(0.5 if a == b else found if a < b else 1 - found)
-        return np.array(answers, dtype=np.float64)
+        return self._found(first, second)[:, 0]
 
-    def _answers(self) -> dict[tuple[str, str], float]:
-        """Unordered pair of contents -> P(the smaller hash preferred)."""
+    def weigh(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
+        """Weight (N,) float64: the sum of the weights of those who answered; 0 where nobody did."""
+        return self._found(first, second)[:, 1]
+
+    def _found(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
+        """prob_first and weight of each pair, (N, 2)."""
+        known, found = self._answers(), np.empty((len(first), 2))
+        for row, (one, other) in enumerate(zip(first, second, strict=True)):
+            a, b = behaviour_hash(one), behaviour_hash(other)
+            prob, weight = known.get((min(a, b), max(a, b)), (math.nan, 0.0))
+            found[row] = (0.5, weight or 1.0) if a == b else (prob if a < b else 1 - prob, weight)
+        return found
+
+    def _answers(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """Unordered pair of contents -> P(the smaller hash preferred), weight."""
         if self._known is None:
             if not self.dataset:
                 raise InputError(
@@ -265,7 +273,8 @@ class People:
                     prob = pair.prob_first if sides[0] < sides[1] else 1 - pair.prob_first
                     totals.setdefault((min(sides), max(sides)), []).append((prob, pair.weight))
             self._known = {
-                k: float(np.average([p for p, _ in v], weights=[w for _, w in v])) for k, v in totals.items()
+                k: (float(np.average([p for p, _ in v], weights=[w for _, w in v])), sum(w for _, w in v))
+                for k, v in totals.items()
             }
         return self._known
 

@@ -88,7 +88,7 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
 
 
 def read_rounds(stores: list[Path]) -> tuple[list[Trajectory], list[Answer], np.ndarray]:
-    """Trajectories of several stores in one list, the answers about them with shifted indices, and each one's round."""
+    """Trajectories of several stores in one list, the answers about them that count, with shifted indices, and each one's round."""
     trajectories: list[Trajectory] = []
     answers: list[Answer] = []
     rounds: list[int] = []
@@ -97,9 +97,9 @@ def read_rounds(stores: list[Path]) -> tuple[list[Trajectory], list[Answer], np.
         trajectories += store.load()
         rounds += [number] * (len(trajectories) - offset)
         answers += [
-            (offset + p.first.episode, offset + p.second.episode, p.prob_first)
+            Answer(offset + p.first.episode, offset + p.second.episode, p.prob_first, p.weight)
             for p in PreferenceStore(store).pairs()
-            if not np.isnan(p.prob_first)
+            if p.answered and p.weight > 0
         ]
     return trajectories, answers, np.array(rounds)
 
@@ -192,11 +192,12 @@ def _gate(config: Config, old: float, after: Path, place: Path) -> dict[str, Any
 
 def labelled_pairs(answers: list[Answer], ties: bool) -> PairTable:
     """The answers themselves as a pair table, with or without ties."""
-    kept = [a for a in answers if ties or a[2] != 0.5]
+    kept = [a for a in answers if ties or a.prob_first != 0.5]
     first, second = (torch.tensor([a[k] for a in kept], dtype=torch.int64) for k in range(2))
-    return PairTable(first, second, torch.tensor([a[2] for a in kept], dtype=torch.float32), torch.ones(len(kept)))
+    prob, weight = (torch.tensor([a[k] for a in kept], dtype=torch.float32) for k in (2, 3))
+    return PairTable(first, second, prob, weight)
 
 
 def winners(answers: list[Answer]) -> list[int]:
     """Trajectories that were preferred in a decided answer, each once."""
-    return sorted({a if p > 0.5 else b for a, b, p in answers if p != 0.5})
+    return sorted({a.first if a.prob_first > 0.5 else a.second for a in answers if a.prob_first != 0.5})

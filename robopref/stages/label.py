@@ -13,7 +13,7 @@ import numpy as np
 from robopref.arrays import InputError, Trajectory
 from robopref.data.preferences import Pair, PreferenceStore, Window
 from robopref.data.store import TrajectoryStore
-from robopref.protocols import Labeler
+from robopref.protocols import Labeler, WeighingLabeler
 
 
 def choose_pairs(seeds: list[int], count: int, rng: np.random.Generator) -> list[tuple[int, int, str]]:
@@ -63,13 +63,14 @@ def ask(
     chosen = choose_pairs([t.seed for t in trajectories], count, rng)
     first, second = [trajectories[a] for a, _, _ in chosen], [trajectories[b] for _, b, _ in chosen]
     answers = labeler.label(first, second)
+    weights = labeler.weigh(first, second) if isinstance(labeler, WeighingLabeler) else np.ones(len(chosen))
     rows = [
         Pair(
-            Window(a, 0, len(trajectories[a])), Window(b, 0, len(trajectories[b])), float(answer), annotator=teacher,
+            Window(a, 0, len(trajectories[a])), Window(b, 0, len(trajectories[b])), float(answer), float(weight), teacher,
             label_model=teacher, teacher=teacher, criterion=getattr(labeler, "criterion", ""),
             noise_model=getattr(labeler, "noise_model", ""), strategy=strategy, segment_policy="whole",
             same_init=trajectories[a].seed == trajectories[b].seed, uid=f"{teacher}-{mark}-{seed}-{a}-{b}",
         )
-        for (a, b, strategy), answer in zip(chosen, answers, strict=True)
+        for (a, b, strategy), answer, weight in zip(chosen, answers, weights, strict=True)
     ]  # fmt: skip
     return PreferenceStore(store).append(rows)

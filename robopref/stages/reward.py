@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,16 @@ from robopref.data.windows import segments
 from robopref.train import fit
 from robopref.types import Dims, PreferenceBatch
 
-Answer = tuple[int, int, float]
-"""(first, second, prob_first) with indices into a list of trajectories; unanswered pairs are left out."""
+
+class Answer(NamedTuple):
+    """An answered pair, with indices into a list of trajectories."""
+
+    first: int
+    second: int
+    prob_first: float
+    weight: float = 1.0
+    """How much it counts: how reliable its rater is, over all who answered."""
+
 
 STRIDE = 4
 """Every 4th step of an episode is scored: neighbouring simulator steps are nearly equal."""
@@ -30,11 +38,14 @@ def fit_reward(
     lr: float,
     seed: int,
 ) -> tuple[Any, list[dict[str, float]]]:
-    """A reward model trained on all answers; returns it with the logs of its training."""
+    """A reward model trained on all answers, each with its weight; returns it with the logs of its training.
+
+    Raises `InputError` when there is no answer that counts.
+    """
     from hydra.utils import instantiate
 
-    if not answers:
-        raise InputError("reward: got no answered pair, wanted at least one. Run `robopref label` first.")
+    if not any(answer.weight > 0 for answer in answers):
+        raise InputError("reward: got no answered pair that counts, wanted at least one. Run `robopref label` first.")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     every = segments(trajectories, STRIDE)
@@ -43,8 +54,8 @@ def fit_reward(
     live = every.mask.bool()
     model.normalizer.fit(every.observation[live], every.action[live])
     first, second = (torch.tensor([a[k] for a in answers]) for k in range(2))
-    prob = torch.tensor([a[2] for a in answers], dtype=torch.float32)
-    batch = PreferenceBatch(every[first], every[second], prob, torch.ones(len(answers)))
+    prob, weight = (torch.tensor([a[k] for a in answers], dtype=torch.float32) for k in (2, 3))
+    batch = PreferenceBatch(every[first], every[second], prob, weight)
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Mini-batches of 32 pairs."""
