@@ -1,7 +1,11 @@
 """The labelling server over real HTTP: what it gives, what it keeps through a crash, and what it refuses."""
 
+import http.client
 import json
+import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 
@@ -287,6 +291,39 @@ def test_killed_and_started_again_it_knows_every_answer_and_the_session(root):
     answers.close()
 
 
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for the loopback address that only its holder has signed, and its key."""
+    if shutil.which("openssl") is None:
+        (pytest.fail if os.environ.get("ROBOPREF_REQUIRE_BROWSER") else pytest.skip)("needs Debian's openssl")
+    made, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=robopref", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return made, key
+
+
+def test_answers_travel_encrypted_when_a_certificate_is_given(root, certificate):
+    made, key = certificate
+    with serving(root, "annotator=tess", f"tls_cert={made}", f"tls_key={key}", "repeats=0", "pairs=60") as server:
+        assert server.link.startswith("https://")
+        tess = server.client(trusted=ssl.create_default_context(cafile=str(made)))
+        assert "secure" in tess.set_cookie.lower()
+        (given,) = tess.next()
+        assert tess.record(event(given, "right"))[0]["status"] == "counted"
+        (media,) = given["clips"][0]["views"][0]["files"][:1]
+        status, clip, _ = tess.ask("GET", f"/media/{media['id']}")
+        assert status == 200 and len(clip) > 100
+        plain = {"Origin": f"http://{tess.host}"}
+        assert tess.ask("POST", "/api/events", {"events": []}, None, **plain)[0] == 403
+        with pytest.raises(ssl.SSLCertVerificationError):
+            server.client(trusted=ssl.create_default_context())  # nobody else vouches for it
+        with pytest.raises((OSError, http.client.HTTPException)):
+            Client(server.address).ask("GET", "/api/config")  # not in the clear
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -296,7 +333,7 @@ def test_killed_and_started_again_it_knows_every_answer_and_the_session(root):
 )  # fmt: skip
 def test_wrong_requests_end_with_two_and_say_what_to_do(root, words, why):
     command = [sys.executable, "-m", "robopref.cli", "annotate", str(root), "--port", "0", "--no-browser", *words]
-    asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert asked.returncode == 2 and why in asked.stderr and "Traceback" not in asked.stderr
 
 
@@ -311,5 +348,5 @@ def test_a_port_in_use_is_told(root, server):
         str(server.address[1]),
         "--no-browser",
     ]
-    asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert asked.returncode == 2 and "cannot be used" in asked.stderr

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -52,11 +53,13 @@ def acted(env: PointMass, seed: int, noise: float, states: bool = True) -> Traje
 
 
 class Client:
-    """One browser's worth of HTTP: keeps the cookie, names its origin."""
+    """One browser's worth of HTTP: keeps the cookie, names its origin. With `trusted`, HTTPS to servers that it trusts."""
 
-    def __init__(self, address: tuple[str, int], token: str | None = None, origin: str | None = None) -> None:
-        self.address, self.host = address, f"{address[0]}:{address[1]}"
-        self.origin = origin or f"http://{self.host}"
+    def __init__(
+        self, address: tuple[str, int], token: str | None = None, origin: str | None = None, trusted: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
+        self.address, self.host, self.trusted = address, f"{address[0]}:{address[1]}", trusted
+        self.origin = origin or f"{'https' if trusted else 'http'}://{self.host}"
         self.cookie = ""
         if token:
             status, _, headers = self.ask("POST", "/api/login", {"token": token})
@@ -78,7 +81,11 @@ class Client:
         if method == "GET":
             sent.pop("Content-Type")
         data = raw if raw is not None else (json.dumps(body).encode() if body is not None else None)
-        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        connection = (
+            http.client.HTTPSConnection(*self.address, timeout=60, context=self.trusted)
+            if self.trusted
+            else http.client.HTTPConnection(*self.address, timeout=60)
+        )
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in sent.items():
             if value is not None and value != "":
@@ -97,7 +104,8 @@ class Client:
 
     def next(self, n: int = 1, tab: str = "tab-00000001", held: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Assignments; waits until the clips of `n` questions exist."""
-        for _ in range(900):
+        end = time.monotonic() + 240
+        while time.monotonic() < end:
             status, body, _ = self.ask("POST", "/api/next", {"n": n, "tab": tab, "held": list(held)})
             assert status == 200, body
             if len(body["assignments"]) >= n or body["progress"]["done"] >= body["progress"]["target"]:
@@ -137,10 +145,10 @@ class Server:
         host = self.link.split("/")[2]
         self.address = (host.rpartition(":")[0].strip("[]"), int(host.rpartition(":")[2]))
 
-    def client(self, name: str | None = None) -> Client:
+    def client(self, name: str | None = None, trusted: ssl.SSLContext | None = None) -> Client:
         """Somebody who has opened their link."""
         link = self.links[name] if name else self.link
-        return Client(self.address, link.split("#t=")[1])
+        return Client(self.address, link.split("#t=")[1], trusted=trusted)
 
     def kill(self) -> None:
         """As a power cut would."""
