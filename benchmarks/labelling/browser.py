@@ -15,6 +15,14 @@ ARGS = [
     "--autoplay-policy=no-user-gesture-required",
 ]  # fmt: skip
 
+_LISTEN = """
+window.pressed = []; window.painted = [];
+window.addEventListener("keydown", (event) => window.pressed.push(event.timeStamp), true);
+document.addEventListener("firstframe", (event) => window.painted.push(event.detail.at));
+"""
+SAVED = "() => document.getElementById('saved').textContent === 'saved'"
+"""Whether the server has acknowledged everything."""
+
 
 def chromium() -> str:
     """Where Chromium is. Raises RuntimeError when there is none."""
@@ -35,6 +43,23 @@ def browsing() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def opened(context: Any, link: str) -> Any:
+    """A page that shows its first question; `window.pressed` and `window.painted` hold the times of keys and of first frames."""
+    page = context.new_page()
+    page.set_default_timeout(240_000)
+    page.add_init_script(_LISTEN)
+    page.goto(link)
+    page.wait_for_function("() => window.painted.length > 0")
+    return page
+
+
+def press(page: Any, key: str) -> None:
+    """Press a key and wait until all clips of the next question have painted."""
+    count = page.evaluate("window.painted.length")
+    page.keyboard.press(key)
+    page.wait_for_function("n => window.painted.length > n", arg=count)
 
 
 def with_profile(browser_type: Any, profile: Path, timeout_ms: int) -> Any:

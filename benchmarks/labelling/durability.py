@@ -1,4 +1,7 @@
-"""`kill -9` of the server while people answer: every acknowledged answer is there and is the key that was pressed; and the time of an acknowledgement."""
+"""`kill -9` of the server and of the browser while people answer: what was acknowledged, or said to be kept, is there and is the key that was pressed.
+
+And the time that an acknowledgement takes.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,16 @@ import numpy as np
 
 from robopref.labelers.people import Answers
 
+from .browser import SAVED, kill_browser, opened, press, with_profile
 from .rows import at_most
 from .server import Client, Server, answer, dataset, serving
 
 CHOICES = ("left", "right", "equal", "cant_tell")
+KEYS = {"a": "left", "d": "right", "w": "equal", "s": "cant_tell"}
 
 
 def run(quick: bool = False) -> dict[str, dict[str, Any]]:
-    """Rows `killed_lost`, `killed_invented`, `killed_chain`, `ack_p99_ms`."""
+    """Rows `killed_lost`, `killed_invented`, `killed_chain`, `browser_killed_lost`, `browser_killed_invented`, `ack_p99_ms`."""
     with tempfile.TemporaryDirectory() as name:
         root = dataset(Path(name) / "store", 40)
         kills = 4 if quick else 300
@@ -38,6 +43,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
             "killed_invented": at_most(invented, 0),
             "killed_chain": at_most(len(problems), 0),
         }
+        rows |= _browser_killed(Path(name), 3 if quick else 300)
         return rows | {"ack_p99_ms": at_most(_acknowledgement(root, 60 if quick else 500), 10)}
 
 
@@ -51,7 +57,10 @@ def _killed(root: Path, kills: int) -> tuple[dict[str, str], dict[str, str]]:
         threads = [threading.Thread(target=_answer, args=(server, who, number, acknowledged, tried)) for who in "abc"]
         for thread in threads:
             thread.start()
-        time.sleep(rng.uniform(0.3, 2.0))
+        before, end = len(acknowledged), time.monotonic() + 120
+        while len(acknowledged) == before and time.monotonic() < end:  # else a slow machine would kill idle servers
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 1.5))
         server.kill()
         for thread in threads:
             thread.join()
@@ -69,6 +78,51 @@ def _answer(server: Server, who: str, number: int, acknowledged: dict[str, str],
                     acknowledged[uid] = choice
     except (OSError, http.client.HTTPException, ValueError):
         return  # the server was killed
+
+
+def _browser_killed(folder: Path, kills: int) -> dict[str, dict[str, Any]]:
+    """A far server, so that answers wait in the page; the browser is killed some milliseconds after the last key."""
+    from playwright.sync_api import sync_playwright
+
+    root, rng = dataset(folder / "browsed", 60), random.Random(1)
+    words = ("delay=300", "pairs=1700", "repeats=0", "strategy=random", "minimum=0")
+    told: list[tuple[list[str], int]] = []
+    kept: list[list[str]] = []
+    with sync_playwright() as playwright, serving(root, *words) as server:
+        for number in range(kills + 1):
+            page = opened(with_profile(playwright.chromium, folder / "profile", 240_000), server.link)
+            page.wait_for_function(SAVED)  # what the killed browser had kept is sent first
+            kept.append(_choices(root)[sum(map(len, kept)) :])
+            if number == kills:
+                page.context.close()
+                break
+            told.append(_pressed(page, rng))
+            kill_browser(folder / "profile")
+    kept = kept[1:]
+    lost = sum(max(0, sure - len(found)) for (_, sure), found in zip(told, kept, strict=True))
+    invented = sum(found != pressed[: len(found)] for (pressed, _), found in zip(told, kept, strict=True))
+    return {
+        "browser_killed_lost": at_most(lost, 0, kills=kills, said_to_be_kept=sum(sure for _, sure in told)),
+        "browser_killed_invented": at_most(invented, 0),
+    }
+
+
+def _pressed(page: Any, rng: random.Random) -> tuple[list[str], int]:
+    """One to four answers by key, and of how many the page says that they are kept."""
+    keys = [rng.choice(list(KEYS)) for _ in range(rng.randint(1, 4))]
+    for key in keys[:-1]:
+        press(page, key)
+    page.keyboard.press(keys[-1])
+    time.sleep(rng.uniform(0.0, 0.1))
+    said = page.inner_text("#saved")
+    return [KEYS[key] for key in keys], len(keys) - (int(said.split()[1]) if said.startswith("writing") else 0)
+
+
+def _choices(root: Path) -> list[str]:
+    answers = Answers(root)
+    found = [e["body"]["client"]["choice"] for e in answers.log.events(("answer",))]
+    answers.close()
+    return found
 
 
 def _acknowledgement(root: Path, count: int) -> float:

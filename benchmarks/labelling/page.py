@@ -10,15 +10,9 @@ from typing import Any
 import numpy as np
 
 from . import painted
-from .browser import browsing
+from .browser import SAVED, browsing, opened, press
 from .rows import at_least, at_most
 from .server import dataset, serving
-
-_LISTEN = """
-window.pressed = []; window.painted = [];
-window.addEventListener("keydown", (event) => window.pressed.push(event.timeStamp), true);
-document.addEventListener("firstframe", (event) => window.painted.push(event.detail.at));
-"""
 
 
 def run(quick: bool = False) -> dict[str, dict[str, Any]]:
@@ -33,12 +27,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
 
 
 def _page(browser: Any, link: str) -> Any:
-    page = browser.new_context(viewport={"width": 1200, "height": 850}).new_page()
-    page.set_default_timeout(120_000)
-    page.add_init_script(_LISTEN)
-    page.goto(link)
-    page.wait_for_function("() => window.painted.length > 0")
-    return page
+    return opened(browser.new_context(viewport={"width": 1200, "height": 850}), link)
 
 
 def _latency(browser: Any, root: Path, steps: int) -> dict[str, dict[str, Any]]:
@@ -48,12 +37,10 @@ def _latency(browser: Any, root: Path, steps: int) -> dict[str, dict[str, Any]]:
         page.wait_for_timeout(1500)
         spent = []
         for n in range(steps):
-            count = page.evaluate("window.painted.length")
-            page.keyboard.press(("ArrowLeft", "ArrowRight", "ArrowUp")[n % 3])
-            page.wait_for_function("n => window.painted.length > n", arg=count)
+            press(page, ("ArrowLeft", "ArrowRight", "ArrowUp")[n % 3])
             spent.append(page.evaluate("window.painted.at(-1) - window.pressed.at(-1)"))
             page.wait_for_timeout(600)
-        page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'")
+        page.wait_for_function(SAVED)
         done = int(page.inner_text("#progress-text").split()[0])
         page.context.close()
         told = {"steps": steps, "p50": round(float(np.median(spent)), 1)}
@@ -78,7 +65,7 @@ def _scripted(browser: Any, root: Path, count: int) -> dict[str, dict[str, Any]]
               document.addEventListener('firstframe', () => setTimeout(go, 0)); go(); })""",
             count,
         )  # fmt: skip
-        page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'")
+        page.wait_for_function(SAVED)
         spent = time.perf_counter() - begin
         page.context.close()
         return {"scripted_answers_per_s": at_least(count / spent, 10, answers=count)}
