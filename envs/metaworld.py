@@ -20,7 +20,7 @@ from robopref.arrays import InputError
 from .metaworld_fast import LeanStep, lean_class, lean_policy
 from .metaworld_state import Pristine, StateCodec, model_fields, moved_rows
 from .metaworld_tasks import canonical
-from .rendering import Pictures, check_cameras, settings
+from .rendering import Pictures, check_cameras, settings, shared
 from .upstream import POLICIES, TASK_CLASSES, mujoco
 
 LONGEST = 500
@@ -58,7 +58,6 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         self.cameras = tuple(cameras)
         self.image_size = image_size
         self.render_mode = "rgb_array"
-        self.render_settings = settings(image_size)
         self._sim = _build(self.task)
         check_cameras(self._sim.model, self.cameras)
         self._pristine = Pristine(self._sim)
@@ -129,19 +128,22 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         self._over = bool(state[0])
         return self._frame.astype(np.float32)
 
+    @property
+    def render_settings(self) -> dict[str, Any]:
+        """What determines the pixels besides the state. Raises `InputError` where pictures are switched off."""
+        return settings(self.image_size)
+
     def render(self, camera: str | None = None) -> np.ndarray:
         """Upright picture (image_size, image_size, 3) uint8 by a named camera (default: the first, else `corner2`)."""
         camera = camera or (self.cameras[0] if self.cameras else "corner2")
         check_cameras(self._sim.model, (camera,))
         if self._pictures is None:
-            self._pictures = Pictures(self._sim.model, self.image_size)
-        return self._pictures.take(self._sim.data, camera)
+            self._pictures = shared(self.task, self._sim.model, self.image_size)
+        return self._pictures.take(self._sim.model, self._sim.data, camera)
 
     def close(self) -> None:
-        """Free the GL context, if a picture was ever taken."""
-        if self._pictures is not None:
-            self._pictures.close()
-            self._pictures = None
+        """Let go of the GL context, if a picture was ever taken; the last environment of a task frees it."""
+        self._pictures = None
 
     def _start(self, seed: int) -> None:
         """Meta-World's own start state of `seed`: drawn by one `reset`, then settled by another with the draw frozen.

@@ -16,6 +16,8 @@ from gymnasium.spaces import Box
 from robopref.arrays import InputError
 
 TASK = "point-mass"
+CAMERA = "top"
+"""The only camera: it looks from above."""
 STEP = 0.08
 """Metres a full action moves the point per step; a real step also keeps some of the last velocity."""
 INERTIA = 0.4
@@ -129,8 +131,10 @@ class PointMass(gymnasium.Env[np.ndarray, np.ndarray]):
         shifted[_GOAL] += np.asarray(offset)[:2]
         return shifted
 
-    def render(self) -> np.ndarray:
+    def render(self, camera: str | None = None) -> np.ndarray:
         """Picture (image_size, image_size, 3) uint8: hazard red, goal green, point blue, y upwards."""
+        if camera not in (None, CAMERA):
+            raise InputError(f"PointMass.render: got camera {camera!r}, wanted {CAMERA!r}, its only one.")
         at = np.linspace(-1.1, 1.1, self.image_size)
         x, y = np.meshgrid(at, at[::-1])
         picture = np.full((self.image_size, self.image_size, 3), 245, dtype=np.uint8)

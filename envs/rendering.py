@@ -28,7 +28,7 @@ def check_cameras(model: Any, cameras: tuple[str, ...]) -> None:
 
 
 def settings(image_size: int) -> dict[str, Any]:
-    """What determines the pixels besides the state; belongs beside every stored picture."""
+    """What determines the pixels besides the state; belongs beside every stored picture. Needs a GL backend to be chosen."""
     return {
         "height": image_size,
         "width": image_size,
@@ -37,17 +37,28 @@ def settings(image_size: int) -> dict[str, Any]:
         "multisampling": 0,
         "upright": True,
         "mujoco": mujoco.__version__,
+        "gl": backend(),
     }
 
 
+def shared(name: str, model: Any, image_size: int) -> Pictures:
+    """The pictures of all environments of one name and size in this process: one GL context, however many environments.
+
+    It is freed when the last environment lets go of it.
+    """
+    found = _shared.get((name, image_size))
+    if found is None:
+        found = _shared[name, image_size] = Pictures(model, image_size)
+    return found
+
+
 class Pictures:
-    """Pictures of one model and its data. Opens a GL context when constructed; `close` frees it."""
+    """Pictures of models that are alike but for places. Opens a GL context when constructed; `close` frees it."""
 
     def __init__(self, model: Any, image_size: int) -> None:
         model.vis.quality.shadowsize = 0
         model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = image_size
-        self._model = model
         self._context = open_context(image_size, image_size)
         self.backend = backend()
         self._scene = mujoco.MjvScene(model, MAX_GEOMS)
@@ -64,13 +75,13 @@ class Pictures:
         # Also at interpreter exit: later the GL library is gone and freeing complains.
         self._free = weakref.finalize(self, _free, self._drawing, self._context)
 
-    def take(self, data: Any, camera: str) -> np.ndarray:
-        """Upright picture (H, W, 3) uint8 of `data` by a named camera, an array of its own."""
+    def take(self, model: Any, data: Any, camera: str) -> np.ndarray:
+        """Upright picture (H, W, 3) uint8 of a model and its data by a named camera, an array of its own."""
         self._context.make_current()
-        index = self._model.camera(camera).id
+        index = model.camera(camera).id
         self._camera.fixedcamid = index
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(self._model, data, self._option, self._perturb, self._camera, everything, self._scene)
+        mujoco.mjv_updateScene(model, data, self._option, self._perturb, self._camera, everything, self._scene)
         mujoco.mjr_render(self._view, self._scene, self._drawing)
         mujoco.mjr_readPixels(self._buffer, None, self._view, self._drawing)
         # OpenGL counts rows from below. Meta-World's corner cameras hang upside down: turn those by 180 degrees.
@@ -80,6 +91,9 @@ class Pictures:
     def close(self) -> None:
         """Free the GL context. Further pictures need a new object."""
         self._free()
+
+
+_shared: weakref.WeakValueDictionary[tuple[str, int], Pictures] = weakref.WeakValueDictionary()
 
 
 def _free(drawing: Any, context: Any) -> None:

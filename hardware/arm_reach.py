@@ -148,8 +148,10 @@ class ArmReach(gymnasium.Env[np.ndarray, np.ndarray]):
         shifted[10:13] += np.asarray(offset, dtype=np.float32)
         return shifted
 
-    def render(self) -> np.ndarray:
-        """Picture (image_size, image_size, 3) uint8 of the arm from the side, and of the goal."""
+    def render(self, camera: str | None = None) -> np.ndarray:
+        """Picture (image_size, image_size, 3) uint8 of the arm from the side, and of the goal; `side` is the only camera."""
+        if camera not in (None, "side"):
+            raise InputError(f"ArmReach.render: got camera {camera!r}, wanted 'side', its only one.")
         from .drawing import draw
 
         return draw(self._guard.motion.q, self._goal, self.image_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -100,6 +100,10 @@ class Environment(Protocol):
     observation_space: Any
     action_space: Any
 
+    @property
+    def render_settings(self) -> Mapping[str, Any]:
+        """What determines the pixels besides the state: `height`, `width`, and how it is drawn."""
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -120,8 +124,8 @@ class Environment(Protocol):
     def goal_shift(self, observation: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """The observation (D,) as it would look if object and goal stood elsewhere by `offset` (3,), in metres."""
 
-    def render(self) -> np.ndarray:
-        """Upright picture (height, width, 3) uint8 of the current state."""
+    def render(self, camera: str | None = None) -> np.ndarray:
+        """Upright picture (height, width, 3) uint8 of the current state. Raises `InputError` for a camera there is not."""
 
     def close(self) -> None:
         """Free the renderer, if one was made."""

@@ -15,11 +15,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from robopref.arrays import InputError, Trajectory
 from robopref.protocols import Environment, Policy
 from robopref.types import Observation, PolicySpec
 
+IMAGES = "images."
+"""Rows of pictures are called by this and the camera's name."""
 MakeEnvironment = Callable[[], Environment]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -61,6 +64,10 @@ class _Running:
     generator: torch.Generator
     observation: np.ndarray
     rows: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    view: dict[str, np.ndarray] = field(default_factory=dict)
+    """camera -> picture of the current observation, where it was drawn."""
+    looked: list[dict[str, np.ndarray]] = field(default_factory=list)
+    """Pictures of the last observations, for a policy that looks."""
     done: bool = False
 
     def history(self, length: int) -> np.ndarray:
@@ -80,13 +87,15 @@ def rollout(
     sim_state: bool = False,
     expert: bool = False,
     threads: int = 1,
+    cameras: Sequence[str] = (),
 ) -> Iterator[Trajectory]:
     """Run one episode per seed and yield the trajectories in the order of `seeds`.
 
     environments: as many run side by side. sim_state: store the simulator's state at every step. expert: store the scripted
     expert's action as `extra["expert_action"]` (what the regret teacher asks for). threads: resets and steps are shared by as many;
-    it pays where a simulator lets go of Python's lock, as MuJoCo does, and cores are idle; environments that take pictures need 1, for
-    a GL context belongs to one thread. Raises `InputError` if the policy does not fit.
+    it pays where a simulator lets go of Python's lock, as MuJoCo does, and cores are idle; where pictures are taken there is one, for
+    a GL context belongs to one thread. cameras: store their picture of every step; what a policy looks at is drawn only where it
+    decides. Raises `InputError` if the policy does not fit.
     """
     queue = list(enumerate(episodes(seeds)))
     if not environments or threads < 1:
@@ -98,13 +107,17 @@ def rollout(
     running: list[_Running] = []
     finished: dict[int, Trajectory] = {}
     device = next(iter(policy.parameters())).device if isinstance(policy, torch.nn.Module) else torch.device("cpu")
+    threads = 1 if cameras or policy.spec.pictures.cameras else threads
     with ThreadPoolExecutor(max(1, threads - 1)) as pool:  # starts no thread before it is given work
         while queue or running:
             begun = [(*queue.pop(0), idle.pop(), noise_seed) for _ in range(min(len(queue), len(idle)))]
-            running += _shared(pool, threads, lambda one: _start(*one), begun)
+            fresh = _shared(pool, threads, lambda one: _start(*one), begun)
+            for state in fresh:
+                _look(state, policy.spec, cameras, soon=True)
+            running += fresh
             chunks = predict(policy, running, batch_size, device)
             pairs = list(zip(running, chunks, strict=True))
-            _shared(pool, threads, lambda pair: _execute(*pair, policy.spec, sim_state, expert), pairs)
+            _shared(pool, threads, lambda pair: _execute(*pair, policy.spec, sim_state, expert, cameras), pairs)
             for state in [s for s in running if s.done]:
                 running.remove(state)
                 idle.append(state.env)
@@ -131,15 +144,28 @@ def predict(policy: Policy, running: Sequence[_Running], batch_size: int, device
         part = seen[begin : begin + batch_size]
         padding = batch_size - len(part)
         state = torch.from_numpy(np.stack(part + [part[-1]] * padding)).to(device)
+        images = _pictures(policy.spec, running[begin : begin + batch_size], padding, device)
         generators = [s.generator for s in running[begin : begin + batch_size]]
         spare = torch.Generator().manual_seed(0)
-        chunk = policy.act(Observation(state), generators + [spare] * padding)
+        chunk = policy.act(Observation(state, images), generators + [spare] * padding)
         blocks.append(chunk[: len(part)].cpu().numpy())
     return np.concatenate(blocks)
 
 
+def _pictures(spec: PolicySpec, running: Sequence[_Running], padding: int, device: torch.device) -> dict[str, Tensor]:
+    """camera -> what the policy sees of the running episodes, (len(running) + padding, K, height, width, 3) uint8."""
+    images = {}
+    for camera in spec.pictures.cameras:
+        rows = []
+        for state in running:
+            last = [one[camera] for one in state.looked[-spec.history :]]
+            rows.append(np.stack([last[0]] * (spec.history - len(last)) + last))
+        images[camera] = torch.from_numpy(np.stack(rows + [rows[-1]] * padding)).to(device)
+    return images
+
+
 def check_fit(spec: PolicySpec, env: Environment) -> None:
-    """Raise `InputError` when a policy and an environment disagree about dimensions."""
+    """Raise `InputError` when a policy and an environment disagree about dimensions or how pictures are drawn."""
     wanted = (env.observation_space.shape, env.action_space.shape)
     got = ((spec.dims.observation,), (spec.dims.action,))
     if got != wanted:
@@ -147,6 +173,8 @@ def check_fit(spec: PolicySpec, env: Environment) -> None:
             f"policy: got one for observations {got[0]} and actions {got[1]}, wanted {wanted[0]} and {wanted[1]} as in "
             f"{env.task}. Use a policy that was trained on this environment."
         )
+    if spec.pictures.cameras:
+        spec.pictures.check_drawn(env.task, env.render_settings)
 
 
 def _start(index: int, episode: Episode, env: Environment, noise_seed: int) -> _Running:
@@ -155,11 +183,24 @@ def _start(index: int, episode: Episode, env: Environment, noise_seed: int) -> _
     return _Running(index, episode, env, generator, observation)
 
 
-def _execute(state: _Running, chunk: np.ndarray, spec: PolicySpec, sim_state: bool, expert: bool) -> None:
+def _look(state: _Running, spec: PolicySpec, record: Sequence[str], soon: bool) -> None:
+    """Draw the current observation: for the record, and for the policy if it is among the last K before it decides (`soon`)."""
+    wanted = dict.fromkeys([*record, *(spec.pictures.cameras if soon else ())])
+    state.view = {camera: state.env.render(camera) for camera in wanted}
+    if soon and spec.pictures.cameras:
+        view = {camera: state.view[camera] for camera in spec.pictures.cameras}
+        state.looked = [*state.looked, view][-spec.history :]
+
+
+def _execute(
+    state: _Running, chunk: np.ndarray, spec: PolicySpec, sim_state: bool, expert: bool, cameras: Sequence[str]
+) -> None:
     """Run up to E steps of a chunk in the episode's environment and record them."""
     rows, before = state.rows, len(state.rows["reward"])
     for action in chunk[: spec.execute]:
         rows["observation"].append(state.observation)
+        for camera in cameras:
+            rows[IMAGES + camera].append(state.view[camera])
         if sim_state:
             rows["sim_state"].append(state.env.get_state())
         if expert:
@@ -170,6 +211,8 @@ def _execute(state: _Running, chunk: np.ndarray, spec: PolicySpec, sim_state: bo
         state.done = terminated or truncated
         if state.done:
             break
+        soon = len(rows["reward"]) - before > spec.execute - spec.history
+        _look(state, spec, cameras, soon)
     count = len(rows["reward"]) - before
     predicted, executed = np.zeros((count, *chunk.shape), chunk.dtype), np.zeros((count, len(chunk)), dtype=bool)
     predicted[0], executed[0, :count] = chunk, True
@@ -189,8 +232,9 @@ def trajectory(
     def needed(name: str, dtype: type = np.float32) -> np.ndarray:
         return np.asarray(rows[name], dtype=dtype)
 
+    images = {k.removeprefix(IMAGES): needed(k, np.uint8) for k in rows if k.startswith(IMAGES)}
     extra = {"expert_action": needed("expert_action")} if "expert_action" in rows else {}
     return Trajectory(
         needed("observation"), needed("action"), needed("reward"), needed("success", bool), env.task, seed, policy_name,
-        type(env).__name__.lower(), column("sim_state", np.float64), column("chunk"), column("executed", bool), {}, extra,
+        type(env).__name__.lower(), column("sim_state", np.float64), column("chunk"), column("executed", bool), images, extra,
     )  # fmt: skip

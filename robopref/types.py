@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robopref.arrays import InputError, check_shape
+from robopref.pictures import Frames, PictureSpec, joined
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Observation:
 
     state: Tensor
     """(B, K, D) float32, K observations of history."""
-    images: Mapping[str, Tensor] = field(default_factory=dict)
-    """camera -> (B, K, height, width, 3) uint8."""
+    images: Mapping[str, Tensor | Frames] = field(default_factory=dict)
+    """camera -> (B, K, height, width, 3) uint8; `Frames` are read when rows are taken."""
 
     def __post_init__(self) -> None:
         check_shape("Observation", "state", tuple(self.state.shape), (None, None, None), "Add the history axis K.")
@@ -47,6 +48,18 @@ class Observation:
 
     def __getitem__(self, index: Tensor | slice) -> Observation:
         return Observation(self.state[index], {k: v[index] for k, v in self.images.items()})
+
+    def picture(self, camera: str, size: tuple[int, int]) -> Tensor:
+        """Pictures (B, K, height, width, 3) uint8 by a camera. Raises `InputError` when they are missing or of another size."""
+        if camera not in self.images:
+            seen = f"those by {', '.join(self.images)}" if self.images else "none"
+            raise InputError(
+                f"Observation: got no pictures by {camera!r} ({seen}), wanted them: the policy looks through it."
+            )
+        image = self.images[camera]
+        do = "Draw pictures of the size the policy learned from."
+        check_shape("Observation", f"images[{camera}]", tuple(image.shape), (None, None, *size, 3), do)
+        return image if isinstance(image, Tensor) else image[:]
 
 
 @dataclass(frozen=True)
@@ -155,8 +168,8 @@ class PolicySpec:
     """E, steps of a chunk that run before the next is predicted."""
     history: int
     """K, observations a prediction sees."""
-    cameras: tuple[str, ...] = ()
-    """Pictures the policy wants, by camera name."""
+    pictures: PictureSpec = field(default_factory=PictureSpec)
+    """Pictures the policy wants; none without cameras."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.execute <= self.horizon or self.history < 1:
@@ -170,6 +183,6 @@ def concatenate(batches: list[Chunks]) -> Chunks:
     """Chunks of several batches, one after the other."""
     observation = Observation(
         torch.cat([b.observation.state for b in batches]),
-        {k: torch.cat([b.observation.images[k] for b in batches]) for k in batches[0].observation.images},
+        {k: joined([b.observation.images[k] for b in batches]) for k in batches[0].observation.images},
     )
     return Chunks(observation, torch.cat([b.action for b in batches]), torch.cat([b.mask for b in batches]))

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robopref.arrays import InputError, Trajectory
+from robopref.arrays import InputError, Trajectory, check_shape
+from robopref.pictures import Frames
 from robopref.types import Chunks, Observation, PolicySpec, PreferenceBatch, Segments
 
 
@@ -52,14 +53,15 @@ def pair_batch(
     return PreferenceBatch(every[:half], every[half:], labels, weights)
 
 
-def histories(observation: np.ndarray, at: np.ndarray, history: int) -> np.ndarray:
-    """The last `history` observations before each step of `at`, the first one repeated: (len(at), K, D)."""
-    index = np.maximum(at[:, None] + np.arange(1 - history, 1)[None], 0)  # (B, K)
-    return observation[index]
+def history_steps(at: np.ndarray, history: int) -> np.ndarray:
+    """The last `history` steps up to each step of `at`, the first one repeated: (len(at), K)."""
+    return np.maximum(at[:, None] + np.arange(1 - history, 1)[None], 0)
 
 
-def chunk_rows(trajectory: Trajectory, spec: PolicySpec, every: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """History (C, K, D), action (C, H, A) and mask (C, H) of a trajectory's chunks.
+def chunk_rows(
+    trajectory: Trajectory, spec: PolicySpec, every: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """History (C, K, D), action (C, H, A), mask (C, H) and steps of the history (C, K) of a trajectory's chunks.
 
     Where a policy acted: its own predicted chunks with their executed mask. Otherwise windows of the executed actions starting at
     every `every`-th step, the part beyond the episode's end masked.
@@ -72,7 +74,8 @@ def chunk_rows(trajectory: Trajectory, spec: PolicySpec, every: int) -> tuple[np
         index = at[:, None] + np.arange(spec.horizon)[None]  # (C, H)
         mask = index < len(trajectory)
         action = trajectory.action[np.minimum(index, len(trajectory) - 1)]
-    return histories(trajectory.observation, at, spec.history), action, mask
+    steps = history_steps(at, spec.history)
+    return trajectory.observation[steps], action, mask, steps
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,37 @@ class ChunkTable:
 
 
 def chunk_table(trajectories: Sequence[Trajectory], spec: PolicySpec, every: int = 1) -> ChunkTable:
-    """The chunk table of trajectories; `every` thins windows where no policy acted."""
+    """The chunk table of trajectories; `every` thins windows where no policy acted.
+
+    Pictures stay in the trajectories and are copied when rows are taken. Raises `InputError` where the policy looks through a camera
+    that an episode lacks.
+    """
     if not trajectories:
         raise InputError("chunk_table: got no trajectory, wanted at least 1.")
     rows = [chunk_rows(t, spec, every) for t in trajectories]
     state, action, mask = (np.concatenate([r[k] for r in rows]).astype(np.float32) for k in range(3))
     width = spec.dims.action
     chunks = Chunks(
-        Observation(torch.from_numpy(state)),
+        Observation(torch.from_numpy(state), _pictures(trajectories, spec, [r[3] for r in rows])),
         torch.from_numpy(action),
         torch.from_numpy(mask)[..., None].expand(-1, -1, width).contiguous(),
     )
     start = np.cumsum([0, *(len(r[1]) for r in rows)])
     return ChunkTable(chunks, torch.from_numpy(start))
+
+
+def _pictures(trajectories: Sequence[Trajectory], spec: PolicySpec, steps: Sequence[np.ndarray]) -> dict[str, Frames]:
+    """camera -> the pictures of all chunks, for the cameras of a policy."""
+    for camera in spec.pictures.cameras:
+        for one in trajectories:
+            if camera not in one.images:
+                raise InputError(
+                    f"chunk_table: got an episode (seed {one.seed}) without pictures by {camera!r}, wanted them: the policy looks "
+                    "through it.\nRead the store with `robopref.data.picture_cache.cached(store, cameras)`."
+                )
+            size = spec.pictures.size
+            do = "Train on pictures of the policy's size."
+            check_shape("chunk_table", f"images[{camera}]", one.images[camera].shape, (None, *size, 3), do)
+    owner = torch.repeat_interleave(torch.arange(len(steps)), torch.tensor([len(s) for s in steps]))
+    at = torch.from_numpy(np.concatenate(steps))
+    return {c: Frames(tuple(t.images[c] for t in trajectories), owner, at) for c in spec.pictures.cameras}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.data.windows import ChunkTable
+from robopref.networks.augment import augmented
 from robopref.protocols import PairLoss, Policy
 from robopref.train import fit
 from robopref.types import Chunks, Draws
@@ -141,6 +142,7 @@ def align(
             total, logs = _pair_term(policy, reference, table, pairs, loss, settings, scale, gen)
         if settings.anchor > 0:
             rows = _anchor_rows(table, anchors, settings.anchor_chunks, settings.early, gen)
+            rows = augmented(rows, policy.spec.pictures, gen)  # cloned from; what is scored is never changed
             anchor = policy.loss(rows, policy.draw(rows, gen)).mean()
             total = total + settings.anchor * anchor / (2 * scale)
             logs["align/anchor"] = float(anchor.detach())

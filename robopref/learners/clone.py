@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.data.windows import ChunkTable
+from robopref.networks.augment import augmented
 from robopref.protocols import Policy
 from robopref.train import fit
 
@@ -39,7 +40,7 @@ def clone(
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(table.chunks), (batch,), generator=gen)
-        chunks = table.chunks[rows]
+        chunks = augmented(table.chunks[rows], policy.spec.pictures, gen)
         loss = policy.loss(chunks, policy.draw(chunks, gen)).mean()
         return loss, {"clone/loss": float(loss.detach())}
 

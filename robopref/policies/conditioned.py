@@ -60,6 +60,10 @@ class Conditioned(nn.Module):
         self.normalizer = Normalizer(dims.observation, dims.action)
         # The head sees and gives normalised numbers: its own normaliser stays the identity, and the indicator is not rescaled.
         self.head = _head_class(head)(dims=Dims(dims.observation + 1, dims.action), **given)
+        if self.head.spec.pictures.cameras:
+            raise InputError(
+                "Conditioned.head: got a head with eyes, wanted one that reads states: the indicator has no place beside pictures yet."
+            )
         spec = self.head.spec
         columns = torch.zeros(spec.history, dims.observation + 1, dtype=torch.bool)
         columns[:, -1] = True
@@ -75,7 +79,7 @@ class Conditioned(nn.Module):
     def spec(self) -> PolicySpec:
         """Shapes and execution of the policy: those of the head, without the indicator."""
         head = self.head.spec
-        return PolicySpec(self._dims, head.horizon, head.execute, head.history, head.cameras)
+        return PolicySpec(self._dims, head.horizon, head.execute, head.history, head.pictures)
 
     @torch.no_grad()
     def act(self, observation: Observation, generator: Generators) -> Tensor:

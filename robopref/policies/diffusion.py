@@ -7,16 +7,18 @@ evidence lower bound's surrogate log-likelihood with the number of diffusion ste
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from robopref.arrays import InputError, check_shape
-from robopref.networks.mlp import MLPDenoiser
+from robopref.arrays import InputError
+from robopref.networks.eyes import Eyes
+from robopref.networks.history import build_denoiser, flat_history
 from robopref.networks.normalizer import Normalizer
-from robopref.networks.unet import UNetDenoiser
+from robopref.pictures import PictureSpec
 from robopref.protocols import Generators
 from robopref.types import Chunks, Dims, Draws, Observation, PolicySpec
 
@@ -24,7 +26,10 @@ Prediction = Literal["epsilon", "sample", "v_prediction"]
 
 
 class Diffusion(nn.Module):
-    """Denoises a chunk of H actions given the last K observations; E of them run before the next chunk."""
+    """Denoises a chunk of H actions given the last K observations; E of them run before the next chunk.
+
+    eyes: arguments of `networks.eyes.Eyes`, for a policy that sees pictures.
+    """
 
     def __init__(
         self,
@@ -39,6 +44,7 @@ class Diffusion(nn.Module):
         diffusion_steps: int = 50,
         sample_steps: int = 8,
         probes: int = 4,
+        eyes: Mapping[str, Any] | None = None,
     ) -> None:
         from diffusers import DDIMScheduler  # slow to import
 
@@ -48,21 +54,18 @@ class Diffusion(nn.Module):
                 f"Diffusion: got sample_steps={sample_steps}, diffusion_steps={diffusion_steps}, probes={probes}, "
                 "wanted 1 <= sample_steps <= diffusion_steps and probes >= 1."
             )
-        self._spec = PolicySpec(dims, horizon, execute, history)
+        self.eyes = Eyes(**eyes) if eyes else None
+        self._spec = PolicySpec(dims, horizon, execute, history, self.eyes.spec if self.eyes else PictureSpec())
         self.config: dict[str, Any] = {
             "dims": asdict(dims), "horizon": horizon, "execute": execute, "history": history, "prediction": prediction,
             "backbone": backbone, "width": width, "depth": depth, "diffusion_steps": diffusion_steps,
             "sample_steps": sample_steps, "probes": probes,
         }  # fmt: skip
+        if self.eyes is not None:
+            self.config["eyes"] = self.eyes.config
         self.probes, self.sample_steps, self.prediction = probes, sample_steps, prediction
         self.normalizer = Normalizer(dims.observation, dims.action)
-        condition = history * dims.observation
-        if backbone == "mlp":
-            self.denoiser: nn.Module = MLPDenoiser(horizon, dims.action, condition, width, depth)
-        elif backbone == "unet":
-            self.denoiser = UNetDenoiser(horizon, dims.action, condition, width)
-        else:
-            raise InputError(f"Diffusion.backbone: got {backbone!r}, wanted mlp or unet.")
+        self.denoiser = build_denoiser("Diffusion", backbone, self._spec, width, depth, self.eyes)
         self.scheduler = DDIMScheduler(
             num_train_timesteps=diffusion_steps, beta_schedule="squaredcos_cap_v2", prediction_type=prediction,
             clip_sample=True, set_alpha_to_one=True, timestep_spacing="trailing",
@@ -112,12 +115,8 @@ class Diffusion(nn.Module):
         return frozen.requires_grad_(False)
 
     def encode(self, observation: Observation) -> Tensor:
-        """History (B, K, D) -> condition (B, K D)."""
-        wanted = (None, self._spec.history, self._spec.dims.observation)
-        check_shape(
-            "Diffusion", "observation", tuple(observation.state.shape), wanted, "Use the policy's own environment."
-        )
-        return self.normalizer.state(observation.state).flatten(1)
+        """History (B, K, D), with pictures where the policy has eyes, -> condition (B, C)."""
+        return flat_history("Diffusion", self._spec, self.normalizer, observation, self.eyes)
 
     def predict(self, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:
         """The network's prediction and its target at the draws, both (B, M, H, A)."""

@@ -8,6 +8,7 @@ a constant weight over time, which aligns better than the weight of theory (Liu 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
+from robopref.networks.eyes import Eyes
 from robopref.networks.history import build_denoiser, flat_history
 from robopref.networks.normalizer import Normalizer
+from robopref.pictures import PictureSpec
 from robopref.protocols import Generators
 from robopref.types import Chunks, Dims, Draws, Observation, PolicySpec
 
@@ -25,7 +28,10 @@ _LEAST_TIME = 1e-3
 
 
 class Flow(nn.Module):
-    """Carries noise to a chunk of H actions along a learned velocity; E of them run before the next chunk."""
+    """Carries noise to a chunk of H actions along a learned velocity; E of them run before the next chunk.
+
+    eyes: arguments of `networks.eyes.Eyes`, for a policy that sees pictures.
+    """
 
     def __init__(
         self,
@@ -39,6 +45,7 @@ class Flow(nn.Module):
         sample_steps: int = 8,
         probes: int = 4,
         time_power: float = 1.5,
+        eyes: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if sample_steps < 1 or probes < 1 or time_power <= 0:
@@ -46,14 +53,17 @@ class Flow(nn.Module):
                 f"Flow: got sample_steps={sample_steps}, probes={probes}, time_power={time_power}, "
                 "wanted sample_steps and probes >= 1, time_power > 0."
             )
-        self._spec = PolicySpec(dims, horizon, execute, history)
+        self.eyes = Eyes(**eyes) if eyes else None
+        self._spec = PolicySpec(dims, horizon, execute, history, self.eyes.spec if self.eyes else PictureSpec())
         self.config: dict[str, Any] = {
             "dims": asdict(dims), "horizon": horizon, "execute": execute, "history": history, "backbone": backbone,
             "width": width, "depth": depth, "sample_steps": sample_steps, "probes": probes, "time_power": time_power,
         }  # fmt: skip
+        if self.eyes is not None:
+            self.config["eyes"] = self.eyes.config
         self.probes, self.sample_steps, self.time_power = probes, sample_steps, time_power
         self.normalizer = Normalizer(dims.observation, dims.action)
-        self.denoiser = build_denoiser("Flow", backbone, self._spec, width, depth)
+        self.denoiser = build_denoiser("Flow", backbone, self._spec, width, depth, self.eyes)
 
     @property
     def spec(self) -> PolicySpec:
@@ -96,11 +106,11 @@ class Flow(nn.Module):
         return copy.deepcopy(self).eval().requires_grad_(False)
 
     def encode(self, observation: Observation) -> Tensor:
-        """History (B, K, D) -> condition (B, K D)."""
-        return flat_history("Flow", self._spec, self.normalizer, observation)
+        """History (B, K, D), with pictures where the policy has eyes, -> condition (B, C)."""
+        return flat_history("Flow", self._spec, self.normalizer, observation, self.eyes)
 
     def velocity(self, noisy: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        """dx/dt (B, H, A) at x_t (B, H, A), t (B,) in [0, 1] and condition (B, K D)."""
+        """dx/dt (B, H, A) at x_t (B, H, A), t (B,) in [0, 1] and condition (B, C)."""
         return self.denoiser(noisy, time * _TIME_SCALE, condition)
 
     def _errors(self, chunks: Chunks, draws: Draws) -> Tensor:
@@ -109,6 +119,6 @@ class Flow(nn.Module):
         clean = self.normalizer.action(chunks.action)[:, None].expand_as(draws.noise)  # (B, M, H, A)
         time = draws.time[..., None, None]
         noisy = (time * draws.noise + (1 - time) * clean).flatten(0, 1)
-        condition = self.encode(chunks.observation).repeat_interleave(probes, dim=0)  # (B M, K D)
+        condition = self.encode(chunks.observation).repeat_interleave(probes, dim=0)  # (B M, C)
         predicted = self.velocity(noisy, draws.time.flatten(), condition).unflatten(0, (batch, probes))
         return (draws.noise - clean - predicted).square().mean(dim=1) * chunks.mask

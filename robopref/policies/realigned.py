@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.networks.guidance import NETWORKS, described, extrapolated, network_name
+from robopref.networks.history import flat_history
 from robopref.protocols import Generators
 from robopref.types import Chunks, Draws, Observation, PolicySpec
 
@@ -27,13 +28,16 @@ class Beyond(nn.Module):
         super().__init__()
         self.network, self.reference = network, reference.requires_grad_(False)
         self.guidance = 0.0
+        self.other_condition: Tensor | None = None
+        """What the reference sees (B, C), where it looks with eyes of its own; None: the same as the policy."""
 
     def forward(self, *inputs: Any) -> Any:
         """The network's output for (..., condition (B, C))."""
         if self.guidance == 0:
             return self.network(*inputs)
         *before, condition = inputs
-        return extrapolated(self.network, self.reference, 1 + self.guidance, before, condition, condition)
+        other = condition if self.other_condition is None else self.other_condition
+        return extrapolated(self.network, self.reference, 1 + self.guidance, before, condition, other)
 
 
 class Realigned(nn.Module):
@@ -53,6 +57,9 @@ class Realigned(nn.Module):
         self.policy: Any = policy
         self.guidance = guidance
         self._network = _network_of(policy)
+        self.reference_eyes = _eyes_of(reference)
+        if self.reference_eyes is not None:
+            self.reference_eyes.requires_grad_(False)
         setattr(policy, self._network, Beyond(getattr(policy, self._network), getattr(reference, self._network)))
 
     @property
@@ -70,13 +77,21 @@ class Realigned(nn.Module):
         """Sampled chunks (B, H, A) in environment units, `guidance` beyond the policy."""
         beyond = getattr(self.policy, self._network)
         beyond.guidance = self.guidance
+        if self.reference_eyes is not None:
+            beyond.other_condition = flat_history(
+                "Realigned", self.spec, self.normalizer, observation, self.reference_eyes
+            )
         try:
             return self.policy.act(observation, generator)
         finally:
-            beyond.guidance = 0.0
+            beyond.guidance, beyond.other_condition = 0.0, None
 
     def acting(self) -> Any:
         """The head alone with its guidance always on, for samplers that drive its network themselves; its scores mean nothing."""
+        if self.reference_eyes is not None:
+            raise InputError(
+                "Realigned.acting: got a policy with eyes, wanted one that reads states. Act through it, or use guidance 0."
+            )
         head = copy.deepcopy(self.policy).eval().requires_grad_(False)
         getattr(head, self._network).guidance = self.guidance
         return head
@@ -111,10 +126,15 @@ def realign(policy: Any, guidance: float) -> Any:
     return Realigned(policy, policy.reference(), guidance)
 
 
+def _eyes_of(policy: nn.Module) -> Any:
+    """What a head looks with, if it does."""
+    return dict(policy.named_children()).get("eyes")
+
+
 def _network_of(policy: nn.Module) -> str:
     """Name of the one network that a head learns."""
     name = network_name(policy)
-    others = [n for n, child in policy.named_children() if n != name and any(True for _ in child.parameters())]
+    others = [n for n, c in policy.named_children() if n not in (name, "eyes") and any(True for _ in c.parameters())]
     if name is None or others:
         raise InputError(
             f"Realigned: got a {type(policy).__name__} that learns {others or 'no network of a known name'}, wanted a head "

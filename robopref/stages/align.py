@@ -19,6 +19,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.data.windows import chunk_table
 from robopref.learners.align import AlignSettings, PairTable, align, calibrate
 from robopref.learners.guard import HeldOutGuard
+from robopref.pictures import PictureSpec
 from robopref.policies.realigned import realign
 from robopref.stages.choosing import choose
 from robopref.stages.collect import collect_policy
@@ -26,6 +27,7 @@ from robopref.stages.environments import roll
 from robopref.stages.label import ask
 from robopref.stages.origin import provenance
 from robopref.stages.people import answered_dataset, are_people, ask_people
+from robopref.stages.pictures import load_episodes
 from robopref.stages.ranking import Ranking, rank
 from robopref.stages.reward import Answer, fit_reward, predicted_returns
 from robopref.stages.units import thin, unit, write_log
@@ -69,7 +71,7 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
         seeds = [begin + i for i in range(rounds["resets"]) for _ in range(rounds["replicas"])]
         collect_policy(
             policy, config["env"], seeds, config["seed"], partial / "store", workers, config["record_expert"],
-            config["record_sim_state"],
+            config["record_sim_state"], tuple(config["cameras"]),
         )  # fmt: skip
         return {"episodes": len(seeds)}
 
@@ -87,14 +89,19 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
     return store
 
 
-def read_rounds(stores: list[Path]) -> tuple[list[Trajectory], list[Answer], np.ndarray]:
-    """Trajectories of several stores in one list, the answers about them that count, with shifted indices, and each one's round."""
+def read_rounds(
+    stores: list[Path], pictures: PictureSpec | None = None
+) -> tuple[list[Trajectory], list[Answer], np.ndarray]:
+    """Trajectories of several stores in one list, the answers about them that count, with shifted indices, each one's round.
+
+    pictures: what a policy that looks wants to see of them.
+    """
     trajectories: list[Trajectory] = []
     answers: list[Answer] = []
     rounds: list[int] = []
     for number, root in enumerate(stores):
         store, offset = TrajectoryStore(root), len(trajectories)
-        trajectories += store.load()
+        trajectories += load_episodes(store, pictures or PictureSpec())
         rounds += [number] * (len(trajectories) - offset)
         answers += [
             Answer(offset + p.first.episode, offset + p.second.episode, p.prob_first, p.weight)
@@ -109,7 +116,7 @@ def _align_round(
 ) -> dict[str, Any]:
     """Reward from all answers so far, ranking of all rollouts so far, one alignment against the current policy."""
     number = len(stores) - 1
-    trajectories, answers, rounds = read_rounds(stores)
+    trajectories, answers, rounds = read_rounds(stores, load(policy).spec.pictures)
     model, reward_logs = fit_reward(
         config["reward"], trajectories, answers, seed=config["seed"], **config["reward_fit"]
     )

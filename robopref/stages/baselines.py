@@ -16,6 +16,7 @@ from robopref.learners.clone import clone
 from robopref.losses.pairwise import sigmoid
 from robopref.stages.align import labelled_pairs, read_rounds, winners
 from robopref.stages.origin import provenance
+from robopref.stages.pictures import load_episodes
 from robopref.stages.pretrain import demonstrations_at
 from robopref.stages.units import thin, unit, write_log
 
@@ -26,7 +27,8 @@ def cloned(config: Config, run: Path, base: Path, level: float) -> str:
     """Behaviour cloning continued on the demonstrations of the base."""
 
     def make(partial: Path) -> dict[str, Any]:
-        everything = TrajectoryStore(run / "demonstrations" / "store").load()
+        store = TrajectoryStore(run / "demonstrations" / "store")
+        everything = load_episodes(store, load(base).spec.pictures)
         half = len(everything) // 2
         return _clone(config, base, demonstrations_at(level, everything[:half], everything[half:]), partial, "cloned")
 
@@ -38,7 +40,7 @@ def filtered(config: Config, run: Path, base: Path, stores: list[str]) -> str:
     """Cloning of the trajectories that won a labelled comparison."""
 
     def make(partial: Path) -> dict[str, Any]:
-        trajectories, answers, _ = read_rounds([Path(s) for s in stores])
+        trajectories, answers, _ = read_rounds([Path(s) for s in stores], load(base).spec.pictures)
         chosen = [trajectories[i] for i in winners(answers)]
         if not chosen:  # every answer was a tie: there is nothing to filter by
             chosen = trajectories
@@ -52,7 +54,7 @@ def plain_dpo(config: Config, run: Path, base: Path, stores: list[str]) -> str:
     """DPO on the labelled pairs against the base, with neither anchor nor proximal term nor guard (Rafailov 2023)."""
 
     def make(partial: Path) -> dict[str, Any]:
-        trajectories, answers, _ = read_rounds([Path(s) for s in stores])
+        trajectories, answers, _ = read_rounds([Path(s) for s in stores], load(base).spec.pictures)
         pairs = labelled_pairs(answers, ties=False)
         policy = load(base)
         steps = config["align"]["steps"] * config["rounds"]["count"]

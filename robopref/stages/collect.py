@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robopref.arrays import InputError, Trajectory
+from robopref.checkpoint import load
 from robopref.data.store import StoreWriter
 from robopref.policies.scripted import Imperfection, Scripted
 from robopref.progress import track
 from robopref.protocols import Environment
-from robopref.rollout import Episode, episodes, trajectory
+from robopref.rollout import IMAGES, Episode, episodes, trajectory
 from robopref.stages.environments import environments, roll
 from robopref.stages.parallel import spread
+from robopref.stages.pictures import settings_of
+
+_PICTURED = 64
+"""Episodes with pictures that are in memory at once."""
 
 
 def scripted_episode(
-    env: Environment, episode: Episode, imperfection: Imperfection, name: str, noise_seed: int, sim_state: bool = False
-) -> Trajectory:
+    env: Environment, episode: Episode, imperfection: Imperfection, name: str, noise_seed: int, sim_state: bool = False,
+    cameras: tuple[str, ...] = (),
+) -> Trajectory:  # fmt: skip
     """One episode of the scripted expert with an imperfection; every replica of a reset has noise of its own."""
     observation, _ = env.reset(seed=episode.seed)
     replica = (
@@ -32,6 +38,8 @@ def scripted_episode(
     while not over:
         if sim_state:
             rows.setdefault("sim_state", []).append(env.get_state())
+        for camera in cameras:
+            rows.setdefault(IMAGES + camera, []).append(env.render(camera))
         action = actor.act(observation)
         rows["observation"].append(observation)
         rows["action"].append(action)
@@ -52,10 +60,13 @@ def mixture(imperfections: dict[str, dict[str, float]], count: int) -> list[tupl
 
 
 def _scripted(
-    config: dict[str, Any], jobs: Sequence[tuple[Episode, str, dict[str, float]]], noise_seed: int, sim_state: bool
-) -> list[Trajectory]:
+    config: dict[str, Any], jobs: Sequence[tuple[Episode, str, dict[str, float]]], noise_seed: int, sim_state: bool,
+    cameras: tuple[str, ...],
+) -> list[Trajectory]:  # fmt: skip
     env = environments(config, 4)[0]
-    return [scripted_episode(env, one, Imperfection(**how), name, noise_seed, sim_state) for one, name, how in jobs]
+    return [
+        scripted_episode(env, one, Imperfection(**how), name, noise_seed, sim_state, cameras) for one, name, how in jobs
+    ]
 
 
 def scripted(
@@ -65,25 +76,41 @@ def scripted(
     noise_seed: int,
     workers: int,
     sim_state: bool = False,
+    cameras: tuple[str, ...] = (),
 ) -> list[Trajectory]:
-    """Scripted episodes, one per seed and behaviour; a repeated seed is the next replica of its reset."""
+    """Scripted episodes, one per seed and behaviour, with pictures by `cameras`; a repeated seed is the next replica of its reset."""
     jobs = [(one, name, how) for one, (name, how) in zip(episodes(seeds), behaviours, strict=True)]
     parts = max(1, min(workers, len(jobs)))
-    done = spread(_scripted, [(config, jobs[k::parts], noise_seed, sim_state) for k in range(parts)], workers)
+    done = spread(_scripted, [(config, jobs[k::parts], noise_seed, sim_state, cameras) for k in range(parts)], workers)
     return [done[i % parts][i // parts] for i in range(len(jobs))]
 
 
-def write(root: Path, trajectories: Sequence[Trajectory], description: str) -> Path:
-    """A new store of trajectories."""
-    with StoreWriter(root) as writer:
-        for one in track(trajectories, description, len(trajectories)):
+def write(
+    root: Path,
+    trajectories: Iterable[Trajectory],
+    description: str,
+    count: int | None = None,
+    render: dict[str, Any] | None = None,
+) -> Path:
+    """A new store of trajectories; `count` them where they have no length, `render` says how their pictures were drawn."""
+    with StoreWriter(root, render=render) as writer:
+        for one in track(trajectories, description, count):
             writer.add(one)
     return root
 
 
 def collect_policy(
     policy: Path, config: dict[str, Any], seeds: Sequence[int], noise_seed: int, root: Path, workers: int, expert: bool,
-    sim_state: bool = False,
+    sim_state: bool = False, cameras: tuple[str, ...] = (),
 ) -> Path:  # fmt: skip
-    """Rollouts of a policy folder into a new store, with the predicted chunks and their executed mask."""
-    return write(root, roll(policy, config, seeds, noise_seed, workers, sim_state, expert), "store rollouts")
+    """Rollouts of a policy folder into a new store, with the predicted chunks and their executed mask.
+
+    Pictures by `cameras`, and by those that the policy looks through, are stored too, a few episodes at a time.
+    """
+    wanted = tuple(dict.fromkeys([*load(policy).spec.pictures.cameras, *cameras]))
+    render = settings_of(config, wanted)
+    listed = episodes(seeds)
+    block = _PICTURED if wanted else len(listed)
+    parts = (listed[i : i + block] for i in range(0, len(listed), block))
+    made = (one for part in parts for one in roll(policy, config, part, noise_seed, workers, sim_state, expert, wanted))
+    return write(root, made, "store rollouts", len(listed), render)

@@ -23,6 +23,7 @@ from robopref.stages.evaluate import evaluate, summary
 from robopref.stages.folders import claim
 from robopref.stages.label import name_of
 from robopref.stages.parallel import spread
+from robopref.stages.pictures import pictures_of, settings_of
 from robopref.stages.pretrain import find_base
 from robopref.stages.units import unit
 
@@ -77,8 +78,10 @@ def collect(config: Config, out: Path) -> None:
         count, seed = config["base"]["demonstrations"], config["seed"]
         behaviours = [b for kind in ("good", "faulty") for b in mixture(config["imperfections"][kind], count)]
         seeds = [10_000 * seed + i for i in range(2 * count)]
-        made = scripted(config["env"], seeds, behaviours, seed, config["workers"])
-        write(partial / "store", made, "store demonstrations")
+        cameras = tuple(dict.fromkeys([*pictures_of(config["policy"]).cameras, *config["cameras"]]))
+        render = settings_of(config["env"], cameras)
+        made = scripted(config["env"], seeds, behaviours, seed, config["workers"], cameras=cameras)
+        write(partial / "store", made, "store demonstrations", render=render)
         half = len(made) // 2
         rates = [sum(t.succeeded for t in part) / half for part in (made[:half], made[half:])]
         return {"episodes": len(made), "good_success": rates[0], "faulty_success": rates[1]}

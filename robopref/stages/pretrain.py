@@ -17,6 +17,7 @@ from robopref.learners.clone import clone, fit_normalizer
 from robopref.stages.environments import roll
 from robopref.stages.origin import provenance
 from robopref.stages.parallel import spread
+from robopref.stages.pictures import drawn, load_episodes, pictures_of, with_settings
 from robopref.stages.units import thin, unit, write_log
 from robopref.types import Dims
 
@@ -29,8 +30,12 @@ def pretrain(
     folder: Path,
     arm: str,
     origin: dict[str, Any] | None = None,
+    render: dict[str, Any] | None = None,
 ) -> None:
-    """Clone a new policy from demonstrations into `folder`/policy, with its log beside it; `origin` goes into its provenance."""
+    """Clone a new policy from demonstrations into `folder`/policy, with its log beside it; `origin` goes into its provenance.
+
+    render: how the demonstrations' pictures were drawn, which a policy that looks keeps.
+    """
     from hydra.utils import instantiate
 
     if not demonstrations:
@@ -38,7 +43,7 @@ def pretrain(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     dims = Dims(demonstrations[0].observation.shape[1], demonstrations[0].action.shape[1])
-    policy = instantiate(config, _partial_=True)(dims=dims)
+    policy = instantiate(with_settings(config, render or {}), _partial_=True)(dims=dims)
     table = chunk_table(demonstrations, policy.spec)
     fit_normalizer(policy, table)
     logs = thin(clone(policy, table, generator=generator, **settings), 50, stage="pretrain", arm=arm)
@@ -56,11 +61,14 @@ def _try_level(config: dict[str, Any], store: str, level: float, folder: str) ->
     """Clone from the mixture at a level and measure its success on the resets that are for finding the base."""
 
     def make(partial: Path) -> dict[str, Any]:
-        everything = TrajectoryStore(store).load()
+        opened = TrajectoryStore(store)
+        everything = load_episodes(opened, pictures_of(config["policy"]))
         half = len(everything) // 2
         mixed = demonstrations_at(level, everything[:half], everything[half:])
         origin = provenance(config, mixed, level=level)
-        pretrain(config["policy"], mixed, config["base"]["clone"], config["seed"], partial, "base", origin)
+        pretrain(
+            config["policy"], mixed, config["base"]["clone"], config["seed"], partial, "base", origin, drawn(opened)
+        )
         seeds = range(config["base"]["first_reset"], config["base"]["first_reset"] + config["base"]["episodes"])
         outcomes = roll(partial / "policy", config["env"], list(seeds), config["seed"], 0)
         return {

@@ -16,6 +16,7 @@ from robopref.stages.environments import roll
 from robopref.stages.evaluate import outcomes, summary
 from robopref.stages.label import ask
 from robopref.stages.origin import provenance
+from robopref.stages.pictures import drawn, load_episodes, pictures_of, settings_of
 from robopref.stages.ranking import Ranking, halves
 from robopref.stages.reward_quality import reward_of_store
 from robopref.stages.units import write_log
@@ -27,7 +28,7 @@ def collect(config: Config, out: Path) -> str:
     """Episodes of a policy folder (checkpoint=DIR) or of the scripted mixture, as a store; `rounds.replicas` from each reset."""
     count, seed = 96 if config["episodes"] is None else config["episodes"], config["seed"]
     free(out)
-    replicas, states = config["rounds"]["replicas"], config["record_sim_state"]
+    replicas, states, cameras = config["rounds"]["replicas"], config["record_sim_state"], tuple(config["cameras"])
     if count > 10_000 * replicas:
         raise InputError(
             f"episodes: got {count}, wanted at most 10000 resets of {replicas} replicas. Use further seeds."
@@ -37,11 +38,12 @@ def collect(config: Config, out: Path) -> str:
         seeds = [config["rounds"]["first_reset"] + reset for reset in resets]
         checkpoint, expert = Path(config["checkpoint"]), config["record_expert"]
         load(checkpoint)
-        collect_policy(checkpoint, config["env"], seeds, seed, out, config["workers"], expert, states)
+        collect_policy(checkpoint, config["env"], seeds, seed, out, config["workers"], expert, states, cameras)
     else:
         behaviours = mixture(config["imperfections"]["good"] | config["imperfections"]["faulty"], count)
-        made = scripted(config["env"], resets, behaviours, seed, config["workers"], states)
-        write(out, made, "store episodes")
+        render = settings_of(config["env"], cameras)
+        made = scripted(config["env"], resets, behaviours, seed, config["workers"], states, cameras)
+        write(out, made, "store episodes", render=render)
     return f"{count} episodes in {out}"
 
 
@@ -63,10 +65,13 @@ def reward(config: Config, out: Path) -> str:
 def pretrain(config: Config, out: Path) -> str:
     """A policy cloned from all episodes of a store."""
     free(out)
-    trajectories = _store(config, "pretrain").load()
+    store = _store(config, "pretrain")
+    trajectories = load_episodes(store, pictures_of(config["policy"]))
     with atomic_folder(out) as partial:
         clone, origin = config["base"]["clone"], provenance(config, trajectories)
-        pretraining.pretrain(config["policy"], trajectories, clone, config["seed"], partial, "base", origin)
+        pretraining.pretrain(
+            config["policy"], trajectories, clone, config["seed"], partial, "base", origin, drawn(store)
+        )
     return f"policy in {out / 'policy'}"
 
 
@@ -75,7 +80,8 @@ def align(config: Config, out: Path) -> str:
     if not config["checkpoint"]:
         raise InputError("align: got no checkpoint, wanted checkpoint=DIR, the policy that is to be aligned.")
     free(out)
-    trajectories, answers, _ = read_rounds([_store(config, "align").root])
+    store = _store(config, "align")
+    trajectories, answers, _ = read_rounds([store.root], load(config["checkpoint"]).spec.pictures)
     train, held_out = halves(labelled_pairs(answers, ties=True), config["rounds"]["held_out"], config["seed"])
     import torch
 

@@ -17,6 +17,14 @@ def build(preset, **changes):
     return policy.eval()
 
 
+def seen(policy, state, seed=3):
+    """An observation with the state (B, K, D), and pictures where the policy looks."""
+    generator, pictures = torch.Generator().manual_seed(seed), policy.spec.pictures
+    shape = (*state.shape[:2], *pictures.size, 3)
+    images = {c: torch.randint(256, shape, generator=generator, dtype=torch.uint8) for c in pictures.cameras}
+    return Observation(state, images)
+
+
 def chunks_for(policy, batch=6, seed=1):
     generator = torch.Generator().manual_seed(seed)
     spec = policy.spec
@@ -24,7 +32,7 @@ def chunks_for(policy, batch=6, seed=1):
     action = torch.rand(batch, spec.horizon, 3, generator=generator) * 2 - 1
     mask = torch.ones(batch, spec.horizon, 3)
     mask[0, spec.horizon // 2 :] = 0
-    return Chunks(Observation(state), action, mask)
+    return Chunks(seen(policy, state), action, mask)
 
 
 def draws_for(policy, chunks, seed=2):
@@ -33,14 +41,14 @@ def draws_for(policy, chunks, seed=2):
 
 def test_a_sampled_chunk_has_the_announced_shape_and_range(preset):
     policy = build(preset)
-    chunk = policy.act(Observation(torch.randn(4, policy.spec.history, 5)), torch.Generator().manual_seed(0))
+    chunk = policy.act(seen(policy, torch.randn(4, policy.spec.history, 5)), torch.Generator().manual_seed(0))
     assert chunk.shape == (4, policy.spec.horizon, 3)
     assert chunk.abs().max() <= 1.0
 
 
 def test_the_same_generator_gives_the_same_chunk(preset):
     policy = build(preset)
-    observation = Observation(torch.randn(4, policy.spec.history, 5))
+    observation = seen(policy, torch.randn(4, policy.spec.history, 5))
     one, two = (policy.act(observation, torch.Generator().manual_seed(7)) for _ in range(2))
     other = policy.act(observation, torch.Generator().manual_seed(8))
     assert torch.equal(one, two)
@@ -49,11 +57,11 @@ def test_the_same_generator_gives_the_same_chunk(preset):
 
 def test_a_row_with_its_own_generator_does_not_see_its_neighbours(preset):
     policy = build(preset)
-    state = torch.randn(4, policy.spec.history, 5)
+    observation = seen(policy, torch.randn(4, policy.spec.history, 5))
 
     def sample(rows):
         generators = [torch.Generator().manual_seed(r) for r in rows]
-        return policy.act(Observation(state[rows]), generators)
+        return policy.act(observation[rows], generators)
 
     assert_close(sample([0, 1, 2, 3])[2], sample([3, 2, 0, 1])[1], atol=1e-6, rtol=1e-5)
 
@@ -126,7 +134,8 @@ def test_times_are_stratified_where_the_score_is_a_surrogate(preset):
 def test_the_score_gradient_equals_finite_differences(preset):
     policy = build(preset).double()
     chunks = chunks_for(policy)
-    chunks = Chunks(Observation(chunks.observation.state.double()), chunks.action.double(), chunks.mask.double())
+    state = chunks.observation.state.double()
+    chunks = Chunks(Observation(state, chunks.observation.images), chunks.action.double(), chunks.mask.double())
     draws = policy.draw(chunks, torch.Generator().manual_seed(0))
     draws = type(draws)(draws.time.double() if draws.time.is_floating_point() else draws.time, draws.noise.double())
     step = 1e-6
@@ -159,4 +168,4 @@ def test_saving_and_loading_gives_the_same_policy(preset, tmp_path):
 def test_other_dimensions_are_refused_with_a_message(preset):
     policy = build(preset)
     with pytest.raises(InputError, match="wanted"):
-        policy.act(Observation(torch.randn(2, policy.spec.history, 6)), torch.Generator())
+        policy.act(seen(policy, torch.randn(2, policy.spec.history, 6)), torch.Generator())
