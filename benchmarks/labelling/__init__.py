@@ -19,7 +19,7 @@ def run(quick: bool = False) -> Rows:
 
     parts: dict[str, Callable[[bool], Rows]] = {
         "weight": weight.run, "raters": raters.run, "active": active.run, "clips": clips.run, "attacks": attacks.run,
-        "durability": durability.run, "crowd": crowd.run, "page": page.run,
+        "durability": durability.run, "crowd": crowd.run, "latency": page.latency, "scripted": page.scripted, "synchrony": page.synchrony,
     }  # fmt: skip
     rows: Rows = {}
     for name, part in parts.items():

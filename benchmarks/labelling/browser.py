@@ -33,6 +33,18 @@ def chromium() -> str:
 
 
 @contextmanager
+def driver() -> Iterator[Any]:
+    """Playwright; what goes wrong in a browser becomes a RuntimeError, so that a benchmark can tell it in its row."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        try:
+            yield playwright
+        except Error as error:
+            raise RuntimeError(error.message.splitlines()[0]) from error
+
+
+@contextmanager
 def browsing() -> Iterator[Any]:
     """A browser that is closed at the end."""
     from playwright.sync_api import sync_playwright

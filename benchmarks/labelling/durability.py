@@ -17,7 +17,7 @@ import numpy as np
 
 from robopref.labelers.people import Answers
 
-from .browser import SAVED, kill_browser, opened, press, with_profile
+from .browser import SAVED, driver, kill_browser, opened, press, with_profile
 from .rows import at_most
 from .server import Client, Server, answer, dataset, serving
 
@@ -82,13 +82,11 @@ def _answer(server: Server, who: str, number: int, acknowledged: dict[str, str],
 
 def _browser_killed(folder: Path, kills: int) -> dict[str, dict[str, Any]]:
     """A far server, so that answers wait in the page; the browser is killed some milliseconds after the last key."""
-    from playwright.sync_api import sync_playwright
-
     root, rng = dataset(folder / "browsed", 60), random.Random(1)
     words = ("delay=300", "pairs=1700", "repeats=0", "strategy=random", "minimum=0")
     told: list[tuple[list[str], int]] = []
     kept: list[list[str]] = []
-    with sync_playwright() as playwright, serving(root, *words) as server:
+    with driver() as playwright, serving(root, *words) as server:
         for number in range(kills + 1):
             page = opened(with_profile(playwright.chromium, folder / "profile", 240_000), server.link)
             page.wait_for_function(SAVED)  # what the killed browser had kept is sent first

@@ -63,7 +63,7 @@ class Client:
         self.cookie = ""
         if token:
             status, _, headers = self.ask("POST", "/api/login", {"token": token})
-            assert status == 200, status
+            _accepted(status, "login")
             self.cookie = headers["set-cookie"].split(";")[0]
             self.set_cookie = headers["set-cookie"]
 
@@ -107,7 +107,7 @@ class Client:
         end = time.monotonic() + 240
         while time.monotonic() < end:
             status, body, _ = self.ask("POST", "/api/next", {"n": n, "tab": tab, "held": list(held)})
-            assert status == 200, body
+            _accepted(status, body)
             if len(body["assignments"]) >= n or body["progress"]["done"] >= body["progress"]["target"]:
                 return list(body["assignments"])
             time.sleep(0.1)
@@ -116,8 +116,13 @@ class Client:
     def record(self, *events: Any) -> list[dict[str, Any]]:
         """Receipts of events."""
         status, body, _ = self.ask("POST", "/api/events", {"events": list(events)})
-        assert status == 200, body
+        _accepted(status, body)
         return list(body["receipts"])
+
+
+def _accepted(status: int, body: Any) -> None:
+    if status != 200:
+        raise RuntimeError(f"the labelling server: got {status} ({body}), wanted 200")
 
 
 class Server:
