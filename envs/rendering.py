@@ -5,6 +5,7 @@ Measured with EGL in software at 224 x 224: Meta-World's defaults give 8 frames/
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from typing import Any
 
@@ -72,8 +73,11 @@ class Pictures:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawing)
         self._view = mujoco.MjrRect(0, 0, image_size, image_size)
         self._buffer = np.empty((image_size, image_size, 3), dtype=np.uint8)
-        # Also at interpreter exit: later the GL library is gone and freeing complains.
         self._free = weakref.finalize(self, _free, self._drawing, self._context)
+        # Also at interpreter exit, and before the GL library goes, which asked for it when the context above was opened: finalizers'
+        # own turn may come after that, namely where another module has made one before the GL library was loaded.
+        self._free.atexit = False
+        atexit.register(self._free)
 
     def take(self, model: Any, data: Any, camera: str) -> np.ndarray:
         """Upright picture (H, W, 3) uint8 of a model and its data by a named camera, an array of its own."""

@@ -117,5 +117,22 @@ def test_what_is_imported_after_a_picture_does_not_end_the_process():
     assert done.returncode == 0 and done.stdout.strip() == "alive", done.stderr[-800:]
 
 
+@pytest.mark.gl
+def test_a_process_that_ends_with_open_pictures_says_nothing():
+    """A finalizer made before the GL library is loaded would run all finalizers after it is gone."""
+    program = """
+import weakref
+kept = type("Kept", (), {})()
+weakref.finalize(kept, int)
+from robopref.envs.metaworld import MetaWorld
+environments = [MetaWorld(task, image_size=16) for task in ("reach", "drawer-open")]
+for one in environments:
+    one.reset(seed=1)
+    one.render()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 if __name__ == "__main__":
     write_goldens()
