@@ -52,6 +52,8 @@ class Trajectory:
     """camera -> (T, height, width, 3) uint8, upright."""
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
     """name -> (T, K) float32 further per-step features, for example `expert_action`."""
+    sentence: str = ""
+    """What the actor was asked to do, in words; empty where nobody was asked."""
 
     def __post_init__(self) -> None:
         do = "Every per-step array of a trajectory must have the same length T."
@@ -98,5 +100,5 @@ class Trajectory:
             self.observation[cut], self.action[cut], self.reward[cut], self.success[cut],
             self.task, self.seed, self.policy, self.env,
             part(self.sim_state), part(self.chunk), part(self.executed),
-            {k: v[cut] for k, v in self.images.items()}, {k: v[cut] for k, v in self.extra.items()},
+            {k: v[cut] for k, v in self.images.items()}, {k: v[cut] for k, v in self.extra.items()}, self.sentence,
         )  # fmt: skip

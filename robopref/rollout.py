@@ -34,6 +34,8 @@ class Episode:
 
     seed: int
     replica: int = 0
+    sentence: str = ""
+    """What is asked for, in words; the episode's noise does not depend on it."""
 
 
 def episodes(seeds: Sequence[int] | Sequence[Episode]) -> list[Episode]:
@@ -103,6 +105,11 @@ def rollout(
             f"rollout: got {len(environments)} environments, {threads} threads, wanted at least one of each."
         )
     check_fit(policy.spec, environments[0])
+    if policy.spec.words and not all(episode.sentence for _, episode in queue):
+        raise InputError(
+            "rollout: got an episode without a sentence, wanted one: the policy reads what is asked of it.\n"
+            "Give `Episode(seed, sentence=...)`; `robopref run experiment=vla` does."
+        )
     idle, following = list(environments), 0
     running: list[_Running] = []
     finished: dict[int, Trajectory] = {}
@@ -121,7 +128,9 @@ def rollout(
             for state in [s for s in running if s.done]:
                 running.remove(state)
                 idle.append(state.env)
-                finished[state.index] = trajectory(state.rows, state.env, state.episode.seed, policy_name)
+                finished[state.index] = trajectory(
+                    state.rows, state.env, state.episode.seed, policy_name, state.episode.sentence
+                )
             while following in finished:
                 yield finished.pop(following)
                 following += 1
@@ -145,9 +154,11 @@ def predict(policy: Policy, running: Sequence[_Running], batch_size: int, device
         padding = batch_size - len(part)
         state = torch.from_numpy(np.stack(part + [part[-1]] * padding)).to(device)
         images = _pictures(policy.spec, running[begin : begin + batch_size], padding, device)
+        asked = [s.episode.sentence for s in running[begin : begin + batch_size]] if policy.spec.words else []
         generators = [s.generator for s in running[begin : begin + batch_size]]
         spare = torch.Generator().manual_seed(0)
-        chunk = policy.act(Observation(state, images), generators + [spare] * padding)
+        asked += asked[-1:] * padding
+        chunk = policy.act(Observation(state, images, tuple(asked)), generators + [spare] * padding)
         blocks.append(chunk[: len(part)].cpu().numpy())
     return np.concatenate(blocks)
 
@@ -222,9 +233,9 @@ def _execute(
 
 
 def trajectory(
-    rows: dict[str, list[np.ndarray | float | bool]], env: Environment, seed: int, policy_name: str
+    rows: dict[str, list[np.ndarray | float | bool]], env: Environment, seed: int, policy_name: str, sentence: str = ""
 ) -> Trajectory:
-    """A trajectory from recorded rows."""
+    """A trajectory from recorded rows, and what was asked for in words."""
 
     def column(name: str, dtype: type = np.float32) -> np.ndarray | None:
         return np.asarray(rows[name], dtype=dtype) if name in rows else None
@@ -237,4 +248,5 @@ def trajectory(
     return Trajectory(
         needed("observation"), needed("action"), needed("reward"), needed("success", bool), env.task, seed, policy_name,
         type(env).__name__.lower(), column("sim_state", np.float64), column("chunk"), column("executed", bool), images, extra,
+        sentence,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -34,9 +35,15 @@ class Observation:
     """(B, K, D) float32, K observations of history."""
     images: Mapping[str, Tensor | Frames] = field(default_factory=dict)
     """camera -> (B, K, height, width, 3) uint8; `Frames` are read when rows are taken."""
+    sentence: tuple[str, ...] = ()
+    """What each of the B rows is asked to do, or nothing where nobody is asked in words."""
 
     def __post_init__(self) -> None:
         check_shape("Observation", "state", tuple(self.state.shape), (None, None, None), "Add the history axis K.")
+        if self.sentence and len(self.sentence) != len(self.state):
+            raise InputError(
+                f"Observation.sentence: got {len(self.sentence)} sentences, wanted {len(self.state)}, one for every row."
+            )
         for name, image in self.images.items():
             wanted = (self.state.shape[0], self.state.shape[1], None, None, 3)
             check_shape(
@@ -47,7 +54,8 @@ class Observation:
         return len(self.state)
 
     def __getitem__(self, index: Tensor | slice) -> Observation:
-        return Observation(self.state[index], {k: v[index] for k, v in self.images.items()})
+        images = {k: v[index] for k, v in self.images.items()}
+        return Observation(self.state[index], images, _taken(self.sentence, index))
 
     def picture(self, camera: str, size: tuple[int, int]) -> Tensor:
         """Pictures (B, K, height, width, 3) uint8 by a camera. Raises `InputError` when they are missing or of another size."""
@@ -170,6 +178,8 @@ class PolicySpec:
     """K, observations a prediction sees."""
     pictures: PictureSpec = field(default_factory=PictureSpec)
     """Pictures the policy wants; none without cameras."""
+    words: int = 0
+    """Longest sentence that the policy reads, in words; 0: it reads none."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.execute <= self.horizon or self.history < 1:
@@ -179,10 +189,19 @@ class PolicySpec:
             )
 
 
+def _taken(sentence: tuple[str, ...], index: Tensor | slice) -> tuple[str, ...]:
+    """The sentences of some rows, chosen as a tensor's rows are."""
+    if isinstance(index, slice) or not sentence:
+        return sentence[index] if isinstance(index, slice) else ()
+    rows = torch.as_tensor(index)
+    return tuple(sentence[i] for i in (rows.nonzero().flatten() if rows.dtype == torch.bool else rows).tolist())
+
+
 def concatenate(batches: list[Chunks]) -> Chunks:
     """Chunks of several batches, one after the other."""
     observation = Observation(
         torch.cat([b.observation.state for b in batches]),
         {k: joined([b.observation.images[k] for b in batches]) for k in batches[0].observation.images},
+        tuple(chain.from_iterable(b.observation.sentence for b in batches)),
     )
     return Chunks(observation, torch.cat([b.action for b in batches]), torch.cat([b.mask for b in batches]))

@@ -32,6 +32,9 @@ def trajectory_hash(trajectory: Trajectory) -> str:
     for name in sorted(trajectory.extra):
         _add(digest, name.encode())
         _array(digest, trajectory.extra[name], np.float32)
+    if trajectory.sentence:  # left out where there is none, so that episodes without words keep their hashes
+        _add(digest, b"sentence")
+        _add(digest, trajectory.sentence.encode())
     return digest.hexdigest()
 
 

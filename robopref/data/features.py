@@ -31,6 +31,8 @@ VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 TASKS = "meta/tasks.parquet"
 FILES_PER_CHUNK = 1000
+SENTENCE = "sentence"
+"""Column of the episode table: what the actor was asked to do. Stores from before it lack it."""
 
 _TYPES = {"float32": pa.float32(), "float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_()}
 

@@ -40,6 +40,7 @@ class Episode:
     length: int
     hash: str
     """sha256 of the episode's content, see `content.trajectory_hash`."""
+    sentence: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class TrajectoryStore:
             executed=executed,
             images=images,
             extra={k.removeprefix(f.EXTRA): arrays.matrix(k, rows) for k in has if k.startswith(f.EXTRA)},
+            sentence=episode.sentence,
         )
 
     def videos(self, i: int) -> dict[str, tuple[Path, int]]:
@@ -204,16 +206,14 @@ class TrajectoryStore:
         wanted = [*_EPISODE_COLUMNS, *videos]
         with _reading(path), _parquet(path) as file:
             _check_columns(path, wanted, file.schema_arrow.names)
-            rows = file.read(columns=wanted).to_pylist()
+            rows = file.read(columns=[*wanted, *({f.SENTENCE} & set(file.schema_arrow.names))]).to_pylist()
         rows.sort(key=lambda row: row["episode_index"])
         if [row["episode_index"] for row in rows] != list(range(self.info["total_episodes"])):
             raise InputError(
                 f"{path}: got {len(rows)} episodes, wanted {self.info['total_episodes']} as in meta/info.json."
             )
-        episodes = [
-            Episode(r["episode_index"], r["tasks"][0], r["seed"], r["policy"], r["env"], r["length"], r["hash"])
-            for r in rows
-        ]
+        said = [(r["tasks"][0], r["seed"], r["policy"], r["env"], r["length"], r["hash"]) for r in rows]
+        episodes = [Episode(i, *one, r.get(f.SENTENCE, "")) for i, (one, r) in enumerate(zip(said, rows, strict=True))]
         return episodes, [self._place(row) for row in rows]
 
     def _place(self, row: dict[str, Any]) -> _Place:

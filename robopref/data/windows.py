@@ -113,7 +113,7 @@ def chunk_table(trajectories: Sequence[Trajectory], spec: PolicySpec, every: int
     """The chunk table of trajectories; `every` thins windows where no policy acted.
 
     Pictures stay in the trajectories and are copied when rows are taken. Raises `InputError` where the policy looks through a camera
-    that an episode lacks.
+    that an episode lacks, or reads a sentence and an episode has none.
     """
     if not trajectories:
         raise InputError("chunk_table: got no trajectory, wanted at least 1.")
@@ -121,7 +121,11 @@ def chunk_table(trajectories: Sequence[Trajectory], spec: PolicySpec, every: int
     state, action, mask = (np.concatenate([r[k] for r in rows]).astype(np.float32) for k in range(3))
     width = spec.dims.action
     chunks = Chunks(
-        Observation(torch.from_numpy(state), _pictures(trajectories, spec, [r[3] for r in rows])),
+        Observation(
+            torch.from_numpy(state),
+            _pictures(trajectories, spec, [r[3] for r in rows]),
+            _sentences(trajectories, spec, [len(r[1]) for r in rows]),
+        ),
         torch.from_numpy(action),
         torch.from_numpy(mask)[..., None].expand(-1, -1, width).contiguous(),
     )
@@ -144,3 +148,16 @@ def _pictures(trajectories: Sequence[Trajectory], spec: PolicySpec, steps: Seque
     owner = torch.repeat_interleave(torch.arange(len(steps)), torch.tensor([len(s) for s in steps]))
     at = torch.from_numpy(np.concatenate(steps))
     return {c: Frames(tuple(t.images[c] for t in trajectories), owner, at) for c in spec.pictures.cameras}
+
+
+def _sentences(trajectories: Sequence[Trajectory], spec: PolicySpec, counts: Sequence[int]) -> tuple[str, ...]:
+    """What every chunk was asked for, for a policy that reads."""
+    if spec.words == 0:
+        return ()
+    for one in trajectories:
+        if not one.sentence:
+            raise InputError(
+                f"chunk_table: got an episode ({one.task}, seed {one.seed}) without a sentence, wanted one: the policy reads.\n"
+                "Collect with `robopref run experiment=vla`, which asks for every episode in words."
+            )
+    return tuple(one.sentence for one, count in zip(trajectories, counts, strict=True) for _ in range(count))

@@ -120,6 +120,7 @@ class StoreWriter:
             "seed": trajectory.seed,
             "policy": trajectory.policy,
             "env": trajectory.env,
+            f.SENTENCE: trajectory.sentence,
             "render": json.dumps(self.render, sort_keys=True),
             "hash": trajectory_hash(trajectory),
         }

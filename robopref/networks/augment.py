@@ -5,11 +5,13 @@ One change per row and camera, the same for its whole history: what moves betwee
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from robopref.pictures import PictureSpec
-from robopref.types import Chunks, Observation
+from robopref.types import Chunks
 
 
 def augmented(chunks: Chunks, pictures: PictureSpec, generator: torch.Generator) -> Chunks:
@@ -20,7 +22,7 @@ def augmented(chunks: Chunks, pictures: PictureSpec, generator: torch.Generator)
     for camera in pictures.cameras:
         seen = random_shift(chunks.observation.picture(camera, pictures.size), pictures.shift, generator)
         images[camera] = random_colour(seen, pictures.colour, generator)
-    return Chunks(Observation(chunks.observation.state, images), chunks.action, chunks.mask)
+    return replace(chunks, observation=replace(chunks.observation, images=images))
 
 
 def random_shift(pictures: Tensor, most: int, generator: torch.Generator) -> Tensor:

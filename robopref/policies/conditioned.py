@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from typing import Any
 
@@ -125,7 +125,7 @@ class Conditioned(nn.Module):
         )
         state = self.normalizer.state(observation.state)
         column = indicator.to(state)[:, None, None].expand(-1, state.shape[1], 1)
-        return Observation(torch.cat([state, column], dim=-1), observation.images)
+        return replace(observation, state=torch.cat([state, column], dim=-1))
 
 
 def _head_class(path: str) -> Any:

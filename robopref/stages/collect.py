@@ -48,7 +48,7 @@ def scripted_episode(
         rows["reward"].append(reward)
         rows["success"].append(bool(info["success"]))
         over = terminated or truncated
-    return trajectory(rows, env, episode.seed, name)
+    return trajectory(rows, env, episode.seed, name, episode.sentence)
 
 
 def mixture(imperfections: dict[str, dict[str, float]], count: int) -> list[tuple[str, dict[str, float]]]:
@@ -71,7 +71,7 @@ def _scripted(
 
 def scripted(
     config: dict[str, Any],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | Sequence[Episode],
     behaviours: Sequence[tuple[str, dict[str, float]]],
     noise_seed: int,
     workers: int,
@@ -100,7 +100,7 @@ def write(
 
 
 def collect_policy(
-    policy: Path, config: dict[str, Any], seeds: Sequence[int], noise_seed: int, root: Path, workers: int, expert: bool,
+    policy: Path, config: dict[str, Any], seeds: Sequence[int] | Sequence[Episode], noise_seed: int, root: Path, workers: int, expert: bool,
     sim_state: bool = False, cameras: tuple[str, ...] = (),
 ) -> Path:  # fmt: skip
     """Rollouts of a policy folder into a new store, with the predicted chunks and their executed mask.
