@@ -22,7 +22,7 @@ from robopref.policies.diffusion import Diffusion
 from robopref.policies.flow import Flow
 from robopref.policies.gaussian import Gaussian
 from robopref.policies.tokens import Tokens
-from robopref.rollout import rollout
+from robopref.rollout import Episode, rollout
 from robopref.run import compose
 from robopref.types import Chunks, Dims, Draws, Observation
 
@@ -203,9 +203,13 @@ def test_a_rollout_does_not_depend_on_how_many_run_side_by_side(head):
     dims = Dims(env.observation_space.shape[0], env.action_space.shape[0])
     preset = compose([f"policy={head}"])["policy"]
     preset.get("arguments", preset)["width"] = 32
+    if "eyes" in preset:
+        preset["eyes"] |= {"cameras": ["top"], "size": 24, "width": 8}
     policy = instantiate(preset, _partial_=True)(dims=dims).eval()
+    asked = [Episode(seed, sentence="reach the goal") for seed in range(4)]
     alone, together = (
-        list(rollout(policy, [PointMass(horizon=16) for _ in range(count)], range(4), batch_size=8)) for count in (1, 4)
+        list(rollout(policy, [PointMass(horizon=16, image_size=24) for _ in range(count)], asked, batch_size=8))
+        for count in (1, 4)
     )
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.action, other.action) and np.array_equal(one.observation, other.observation)

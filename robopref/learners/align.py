@@ -23,6 +23,9 @@ from robopref.protocols import PairLoss, Policy
 from robopref.train import fit
 from robopref.types import Chunks, Draws
 
+_LOOKED_AT = 256
+"""Chunks with pictures that are scored at once where nothing is learned."""
+
 
 @dataclass(frozen=True)
 class AlignSettings:
@@ -104,6 +107,14 @@ def relative_scores(
     return difference.sum(dim=1) * scale_up / elements**length_norm
 
 
+def _scored(reference: Policy, chunks: Chunks, draws: Draws) -> Tensor:
+    """The reference's scores of many chunks (B,); where it looks, a block at a time: features of all pictures may not fit in memory."""
+    if not reference.spec.pictures.cameras:
+        return reference.score(chunks, draws)
+    blocks = torch.arange(len(chunks)).split(_LOOKED_AT)
+    return torch.cat([reference.score(chunks[rows], draws[rows]) for rows in blocks])
+
+
 @torch.no_grad()
 def calibrate(reference: Policy, table: ChunkTable, settings: AlignSettings, generator: torch.Generator) -> float:
     """The unit of rho, read from the data: standard deviation over trajectories of the reference's own score.
@@ -115,7 +126,7 @@ def calibrate(reference: Policy, table: ChunkTable, settings: AlignSettings, gen
     scores = []
     for _ in range(2):  # two independent sets of probes: their difference is the noise of the estimate
         chunks = gather(table, every, settings.chunks_per_trajectory, generator, settings.early)
-        score = reference.score(chunks, reference.draw(chunks, generator)).view(len(every), -1).sum(dim=1)
+        score = _scored(reference, chunks, reference.draw(chunks, generator)).view(len(every), -1).sum(dim=1)
         elements = chunks.mask.sum(dim=(1, 2)).view(len(every), -1).sum(dim=1).clamp(min=1)
         total = elements * table.count(every) / settings.chunks_per_trajectory
         scores.append(score / elements * total ** (1 - settings.length_norm))

@@ -1,4 +1,4 @@
-"""A causal transformer over a fixed number of discrete tokens, given a condition, with a cache for sampling (Vaswani et al. 2017)."""
+"""Transformer blocks with a cache, and a causal transformer over a fixed number of discrete tokens, given a condition (Vaswani et al. 2017)."""
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +8,8 @@ Cache = list[tuple[Tensor, Tensor]]
 """Keys and values (B, heads, positions so far, width / heads) of every block."""
 
 
-class CausalBlock(nn.Module):
-    """Self-attention to earlier positions, then an MLP; both residual, normalised first."""
+class Block(nn.Module):
+    """Self-attention to earlier positions (or to all that are named), then an MLP; both residual, normalised first."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -18,15 +18,22 @@ class CausalBlock(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(B, L, width) and what came before -> (B, L, width) and keys and values up to here."""
+    def forward(
+        self, x: Tensor, past: tuple[Tensor, Tensor] | None, seen: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(B, L, width) and what came before -> (B, L, width) and keys and values up to here.
+
+        seen: (B, positions up to here) bool, what every position attends to, earlier or later; without it, all up to itself.
+        """
         batch, length, width = x.shape
         parts = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # (B, heads, L, width / heads) each
         if past is not None:
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=past is None and length > 1)
-        x = x + self.out(seen.transpose(1, 2).reshape(batch, length, width))
+        causal = seen is None and past is None and length > 1
+        mask = None if seen is None else seen[:, None, None, :]
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        x = x + self.out(found.transpose(1, 2).reshape(batch, length, width))
         return x + self.mlp(self.norm2(x)), (key, value)
 
 
@@ -38,7 +45,7 @@ class TokenTransformer(nn.Module):
         self.embed = nn.Embedding(bins + 1, width)  # the last one says "nothing yet"
         self.position = nn.Parameter(0.02 * torch.randn(tokens, width))
         self.enter = nn.Linear(condition, width)
-        self.blocks = nn.ModuleList(CausalBlock(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, bins)
 

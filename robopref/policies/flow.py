@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.networks.eyes import Eyes
+from robopref.networks.flow_matching import integrate, squared_errors, stratified
 from robopref.networks.history import build_denoiser, flat_history
 from robopref.networks.normalizer import Normalizer
 from robopref.pictures import PictureSpec
@@ -24,7 +25,6 @@ from robopref.protocols import Generators
 from robopref.types import Chunks, Dims, Draws, Observation, PolicySpec
 
 _TIME_SCALE = 50.0  # the time embedding's fastest wave then turns 8 times between action and noise
-_LEAST_TIME = 1e-3
 
 
 class Flow(nn.Module):
@@ -73,25 +73,16 @@ class Flow(nn.Module):
     @torch.no_grad()
     def act(self, observation: Observation, generator: Generators) -> Tensor:
         """Sampled chunks (B, H, A) in environment units: Euler steps from t = 1 to 0; the start noise decides all."""
-        from diffusers.utils.torch_utils import randn_tensor
-
         condition = self.encode(observation)
         shape = (len(observation), self._spec.horizon, self._spec.dims.action)
-        given = generator if isinstance(generator, torch.Generator) else list(generator)
-        chunk = randn_tensor(shape, generator=given, device=condition.device, dtype=condition.dtype)
-        for step in range(self.sample_steps):
-            time = chunk.new_full((len(chunk),), 1 - step / self.sample_steps)
-            chunk = chunk - self.velocity(chunk, time, condition) / self.sample_steps
+        chunk = integrate(
+            lambda noisy, time: self.velocity(noisy, time, condition), shape, self.sample_steps, generator, condition
+        )
         return self.normalizer.unaction(chunk.clamp(-1, 1))
 
     def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:
         """M probes per chunk; times ~ 0.001 + 0.999 Beta(time_power, 1), stratified: probe m falls into the m-th of M quantiles."""
-        batch, device = len(chunks), chunks.action.device
-        uniform = torch.rand(batch, self.probes, generator=generator)
-        quantile = (torch.arange(self.probes) + uniform) / self.probes  # (B, M) in [0, 1)
-        time = _LEAST_TIME + (1 - _LEAST_TIME) * quantile ** (1 / self.time_power)
-        noise = torch.randn(batch, self.probes, *chunks.action.shape[1:], generator=generator)
-        return Draws(time.to(device), noise.to(device))
+        return stratified(chunks, self.probes, self.time_power, generator)
 
     def score(self, chunks: Chunks, draws: Draws) -> Tensor:
         """Surrogate log-likelihood (B,): minus half the squared error, executed elements summed, probes averaged."""
@@ -115,10 +106,6 @@ class Flow(nn.Module):
 
     def _errors(self, chunks: Chunks, draws: Draws) -> Tensor:
         """Squared errors of executed elements, averaged over probes: (B, H, A)."""
-        batch, probes = draws.time.shape
-        clean = self.normalizer.action(chunks.action)[:, None].expand_as(draws.noise)  # (B, M, H, A)
-        time = draws.time[..., None, None]
-        noisy = (time * draws.noise + (1 - time) * clean).flatten(0, 1)
-        condition = self.encode(chunks.observation).repeat_interleave(probes, dim=0)  # (B M, C)
-        predicted = self.velocity(noisy, draws.time.flatten(), condition).unflatten(0, (batch, probes))
-        return (draws.noise - clean - predicted).square().mean(dim=1) * chunks.mask
+        condition = self.encode(chunks.observation).repeat_interleave(draws.time.shape[1], dim=0)  # (B M, C)
+        clean = self.normalizer.action(chunks.action)
+        return squared_errors(lambda noisy, time: self.velocity(noisy, time, condition), clean, draws) * chunks.mask

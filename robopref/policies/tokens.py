@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
+from robopref.networks.bins import chosen, to_bins, to_centres, uniforms
 from robopref.networks.history import flat_history, no_draws
 from robopref.networks.normalizer import Normalizer
 from robopref.networks.transformer import Cache, TokenTransformer
@@ -60,21 +61,17 @@ class Tokens(nn.Module):
     @torch.no_grad()
     def act(self, observation: Observation, generator: Generators) -> Tensor:
         """Sampled chunks (B, H, A) in environment units; temperature 0 takes the likeliest token each time."""
-        from diffusers.utils.torch_utils import randn_tensor
-
         condition = self.encode(observation)
         batch, count = len(observation), self._spec.horizon * self._spec.dims.action
-        given = generator if isinstance(generator, torch.Generator) else list(generator)
-        normal = randn_tensor((batch, count), generator=given, device=condition.device, dtype=torch.float64)
-        uniform = torch.special.ndtr(normal)  # one number per token and row, whatever the neighbours draw
+        uniform = uniforms(count, batch, generator).to(condition.device)
         token = torch.full((batch, 1), self.bins, device=condition.device)
         cache: Cache | None = None
-        chosen = []
+        taken = []
         for place in range(count):
             logits, cache = self.network(token, cache, condition)
-            token = self._choose(logits[:, 0], uniform[:, place])[:, None]  # (B, 1)
-            chosen.append(token)
-        tokens = torch.cat(chosen, dim=1).unflatten(1, (self._spec.horizon, self._spec.dims.action))
+            token = chosen(logits[:, 0], uniform[:, place], self.temperature)[:, None]  # (B, 1)
+            taken.append(token)
+        tokens = torch.cat(taken, dim=1).unflatten(1, (self._spec.horizon, self._spec.dims.action))
         return self.detokenize(tokens)
 
     def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:
@@ -103,16 +100,8 @@ class Tokens(nn.Module):
 
     def tokenize(self, action: Tensor) -> Tensor:
         """Actions (B, H, A) in environment units -> bins (B, H, A) int64; beyond the range, the outermost bin."""
-        place = (self.normalizer.action(action) + 1) / 2 * self.bins
-        return place.floor().long().clamp(0, self.bins - 1)
+        return to_bins(self.normalizer.action(action), self.bins)
 
     def detokenize(self, tokens: Tensor) -> Tensor:
         """Bins (B, H, A) -> their centres as actions in environment units."""
-        return self.normalizer.unaction((tokens.to(self.normalizer.low.dtype) + 0.5) / self.bins * 2 - 1)
-
-    def _choose(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """One token per row (B,) from logits (B, bins) and numbers in [0, 1] (B,), by the inverse of the distribution function."""
-        if self.temperature == 0:
-            return logits.argmax(dim=-1)
-        reached = (logits.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
-        return (reached < uniform[:, None]).sum(dim=-1).clamp(max=self.bins - 1)
+        return self.normalizer.unaction(to_centres(tokens, self.bins, self.normalizer.low.dtype))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -18,11 +20,12 @@ def build(preset, **changes):
 
 
 def seen(policy, state, seed=3):
-    """An observation with the state (B, K, D), and pictures where the policy looks."""
+    """An observation with the state (B, K, D), pictures where the policy looks, and sentences where it reads."""
     generator, pictures = torch.Generator().manual_seed(seed), policy.spec.pictures
     shape = (*state.shape[:2], *pictures.size, 3)
     images = {c: torch.randint(256, shape, generator=generator, dtype=torch.uint8) for c in pictures.cameras}
-    return Observation(state, images)
+    said = ("open the drawer", "close it", "push the red button down now", "Slide!")
+    return Observation(state, images, tuple(said[i % 4] for i in range(len(state))) if policy.spec.words else ())
 
 
 def chunks_for(policy, batch=6, seed=1):
@@ -135,7 +138,7 @@ def test_the_score_gradient_equals_finite_differences(preset):
     policy = build(preset).double()
     chunks = chunks_for(policy)
     state = chunks.observation.state.double()
-    chunks = Chunks(Observation(state, chunks.observation.images), chunks.action.double(), chunks.mask.double())
+    chunks = Chunks(replace(chunks.observation, state=state), chunks.action.double(), chunks.mask.double())
     draws = policy.draw(chunks, torch.Generator().manual_seed(0))
     draws = type(draws)(draws.time.double() if draws.time.is_floating_point() else draws.time, draws.noise.double())
     step = 1e-6
