@@ -111,11 +111,13 @@ def test_a_policy_with_a_backbone_needs_the_folder_no_more(made, tmp_path):
 
 def test_weights_that_do_not_fit_are_named(made):
     library, folder, _ = made
-    if library == "transformers":
-        pytest.skip("transformers reads its own weights")
     config = json.loads((folder / "config.json").read_text())
-    key = "architecture" if library == "timm" else "torchvision"
-    (folder / "config.json").write_text(json.dumps({**config, key: "resnet34"}))
+    other = {
+        "timm": {"architecture": "resnet34"},
+        "torchvision": {"torchvision": "resnet34"},
+        "transformers": {"num_hidden_layers": 3},
+    }
+    (folder / "config.json").write_text(json.dumps({**config, **other[library]}))
     with pytest.raises(InputError, match=r"weights do not fit \(.*got .*wanted"):
         Backbone(describe(folder), folder)
 

@@ -150,7 +150,16 @@ def _transformers(config: dict[str, Any], folder: Path | None) -> tuple[nn.Modul
     transformers = extra("transformers", "transformers")
     if folder is not None:
         read_weights(folder)  # says what is missing before transformers does
-        model = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+        model, told = transformers.AutoModel.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        # A pooler is not used here, and many checkpoints have none; anything else that is missing would silently stay random.
+        missing = sorted(k for k in told["missing_keys"] if "pooler" not in k)
+        if missing:
+            raise InputError(
+                f"{folder}: {len(missing)} weights do not fit (got none, wanted {', '.join(missing[:5])}). "
+                "Is config.json of the same model?"
+            )
     else:
         model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
     model = getattr(model, "vision_model", model)  # of a model that also reads, the part that sees
