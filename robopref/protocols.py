@@ -64,6 +64,17 @@ class WeighingLabeler(Protocol):
         """Weight (N,) float64 >= 0 of each answer of `label`; 1 is one rater who is always right, 0 counts nothing."""
 
 
+@runtime_checkable
+class Grader(Protocol):
+    """A labeler that also says how good each trajectory is by itself."""
+
+    def label(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
+        """As a `Labeler`."""
+
+    def scores(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
+        """How good each is, (N,) float64; higher is better."""
+
+
 class PairLoss(Protocol):
     """A preference loss on pairs of scores relative to the reference."""
 

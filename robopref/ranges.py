@@ -28,12 +28,22 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "align.anchor_chunks": (int, 1, math.inf), "align.proximal": (float, 0, math.inf), "align.trust": (float, 0, math.inf),
     "choose.resets": (int, 0, 1000), "align.early": (float, 0, 100), "rounds.guidance": (float, 0, 10),
     "guard.every": (int, 1, math.inf), "gate.first_reset": (int, 0, math.inf), "gate.episodes": (int, 1, math.inf),
-    "gate.tolerance": (float, 0, 1), "evaluation.first_reset": (int, 0, math.inf), "evaluation.episodes": (int, 1, math.inf),
+    "gate.tolerance": (float, 0, 1), "gate.error": (float, _SMALL, 0.5),
+    "condition.drop": (float, _SMALL, 1), "condition.guidance": (float, 0, math.inf), "best_of.candidates": (int, 1, 1000),
+    "best_of.probes": (int, 1, math.inf), "best_of.lowest": (float, _SMALL, 1), "evaluation.first_reset": (int, 0, math.inf), "evaluation.episodes": (int, 1, math.inf),
     "evaluation.videos": (int, 0, math.inf),
 }  # fmt: skip
 """Key -> (type, least, most)."""
 OPTIONAL = ("episodes",)
 """Keys that may be null."""
+
+
+CHOICES = {
+    "rank_by": ("reward", "scores", "answers"), "pairing": ("best_worst", "rejection", "semi_policy"),
+    "learner": ("align", "conditioned", "mapo", "fkpd", "diffusion_cpl"), "best_of.actor": ("reference", "aligned"),
+}  # fmt: skip
+"""Key -> the words it may be."""
+BASELINES = ("cloned", "filtered", "plain_dpo", "aligned_no_pairs", "diffusion_cpl", "fkpd", "mapo")
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -46,12 +56,56 @@ def check(config: Mapping[str, Any]) -> None:
             why = " (resets of seeds must not meet)" if key == "seed" else ""
             least = "above 0" if low == _SMALL else f"from {low:g}"
             raise InputError(f"{key}: got {value!r}, wanted {wanted} {least}{most}{why}.")
+    for key, known in CHOICES.items():
+        if _at(config, key) not in known:
+            raise InputError(f"{key}: got {_at(config, key)!r}, wanted one of {', '.join(known)}.")
+    for refused, why in _contradictions(config):
+        if refused:
+            raise InputError(why)
     for (name, one), (other, two) in combinations(_resets(config), 2):
         if one.start < two.stop and two.start < one.stop:
             raise InputError(
                 f"resets: got {name} {one.start} to {one.stop - 1} and {other} {two.start} to {two.stop - 1}, wanted sets that "
                 f"do not meet at any seed.\nChange their first_reset, or ask for fewer."
             )
+
+
+def _contradictions(config: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
+    """(whether it holds, what is wrong with it) of settings that are right alone and wrong together."""
+    objectives, several = config["objectives"], config["best_of"]["candidates"] > 1
+    weights = [float(w) for w in objectives["weights"]]
+    yield (
+        not weights or min(weights) < 0 or weights[0] == 0 or abs(sum(weights) - 1) > 1e-6 or len(weights) != 1 + len(objectives["others"]),
+        f"objectives.weights: got {weights} for the answers' objective and {len(objectives['others'])} others, wanted one number >= 0 for "
+        "each, the first above 0, that sum to one.\nDivide them by their sum.",
+    )  # fmt: skip
+    unknown = [name for name in config["baselines"] if name not in BASELINES]
+    yield bool(unknown), f"baselines: got {', '.join(unknown)}, wanted some of {', '.join(BASELINES)}."
+    yield (
+        config["learner"] == "conditioned" and not str(config["policy"].get("_target_", "")).endswith(".Conditioned"),
+        "learner=conditioned: got a policy that cannot be told what is preferred, wanted policy=conditioned.",
+    )
+    yield (
+        several and (config["learner"] == "conditioned" or config["record_log_prob"]),
+        "best_of.candidates: got more than 1 beside learner=conditioned or record_log_prob=true, wanted a policy with a score of its own.\n"
+        "Set best_of.candidates=1.",
+    )
+    yield (
+        config["align"]["anchor"] == 0 and "aligned_no_pairs" in config["baselines"],
+        "baselines: got aligned_no_pairs with align.anchor=0, which would learn from nothing. Leave it out of baselines=[...].",
+    )
+    yield (
+        config["rank_by"] != "reward" and config["choose"]["resets"] > 0,
+        f"choose.resets: got {config['choose']['resets']} with rank_by={config['rank_by']}, which learns no reward to choose by, wanted 0.",
+    )
+    yield (
+        config["rank_by"] == "answers" and config["pairing"] == "rejection",
+        "pairing=rejection: got rank_by=answers, wanted every rollout ranked. Take rank_by=reward or scores.",
+    )
+    yield (
+        config["rank_by"] == "scores" and str(config["labeler"].get("_target_", "")).endswith(".People"),
+        "rank_by=scores: got labeler=people, who compare and do not score, wanted rank_by=reward.",
+    )
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:

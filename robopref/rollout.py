@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from robopref.arrays import InputError, Trajectory
+from robopref.data.windows import chunk_table
+from robopref.policies.best_of import BestOf
 from robopref.protocols import Environment, Policy
 from robopref.types import Observation, PolicySpec
 
@@ -230,6 +232,29 @@ def _execute(
     rows["action"] += list(chunk[:count])
     rows["chunk"] += list(predicted)
     rows["executed"] += list(executed)
+
+
+@torch.no_grad()
+def with_log_prob(policy: Policy, trajectory: Trajectory, noise_seed: int = 0) -> Trajectory:
+    """The same rollout with `extra["log_prob"]` (T, 1): the acting policy's (surrogate) log-likelihood of what it executed.
+
+    A chunk's score is shared evenly by the steps that ran. Rollouts of one reset are scored at the same draws, so they compare. Raises
+    `InputError` for a wrapper that only acts, and for an episode in which no policy acted.
+    """
+    if isinstance(policy, BestOf) or trajectory.executed is None:
+        who = "a policy that only acts (best of N)" if isinstance(policy, BestOf) else "an episode without chunks"
+        raise InputError(f"log_prob: got {who}, wanted rollouts of a policy with a score. Set record_log_prob=false.")
+    chunks = chunk_table([trajectory], policy.spec).chunks
+    generator = torch.Generator().manual_seed(episode_stream(noise_seed, Episode(max(trajectory.seed, 0))))
+    score = policy.score(chunks, policy.draw(chunks, generator)).double().numpy()  # (C,)
+    ran = trajectory.executed.sum(axis=1)
+    ran = ran[ran > 0]  # (C,) executed steps of each chunk, which together are the episode
+    log_prob = np.repeat(score / ran, ran).astype(np.float32)[:, None]
+    return replace(trajectory, extra={**trajectory.extra, "log_prob": log_prob})
+
+
+def _finish(state: _Running, policy_name: str) -> Trajectory:
+    return trajectory(state.rows, state.env, state.episode.seed, policy_name)
 
 
 def trajectory(

@@ -6,8 +6,10 @@ Everywhere `a` and `b` are outcomes of two policies on the same resets in the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -91,6 +93,43 @@ def sign_flip_test(
 
     hits = int((np.abs(_blocks(sums, resamples, n)) >= observed).sum())
     return (hits + 1) / (resamples + 1)
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Where a sequential comparison stands after `seen` resets. An evidence of 20 is twenty to one against what it speaks against."""
+
+    decision: Literal["fell", "held", "open"]
+    seen: int
+    evidence_fell: float
+    evidence_held: float
+
+
+def sequential_fall(difference: ArrayLike, tolerance: float, error: float = 0.05) -> Sequential:
+    """Has success fallen? Looks after every reset of `difference` (n,) = new - old in [-1, 1] and decides as soon as it may.
+
+    Two bets run side by side (betting martingales: Waudby-Smith and Ramdas 2024; strength mixed over a grid). `evidence_fell` grows only if
+    the mean difference is below 0, `evidence_held` only if it is above -tolerance, and the first to reach 1 / error decides. By Ville's
+    inequality a policy that is no worse is called "fell", and one that is worse by `tolerance` or more "held", with probability at most
+    `error` each, however often one looks. Raises `InputError` for no reset, a value outside [-1, 1], or an error outside (0, 1).
+    """
+    values = np.asarray(difference, float)
+    if values.ndim != 1 or len(values) == 0 or np.abs(values).max() > 1 or not 0 < error < 1 or not 0 <= tolerance <= 1:
+        raise InputError(
+            f"sequential_fall: got differences of shape {values.shape}, tolerance={tolerance}, error={error}, wanted (n,) in "
+            "[-1, 1] with n >= 1, a tolerance in [0, 1] and an error in (0, 1)."
+        )
+    fell, held = (_wealth(bet) for bet in (-values, values + tolerance))  # (n,) each
+    over = np.flatnonzero(np.maximum(fell, held) >= 1 / error)
+    at = int(over[0]) if len(over) else len(values) - 1
+    decision: Literal["fell", "held", "open"] = "open" if not len(over) else "fell" if fell[at] >= held[at] else "held"
+    return Sequential(decision, at + 1, float(fell[at]), float(held[at]))
+
+
+def _wealth(bet: np.ndarray) -> np.ndarray:
+    """What a stake of 1 has become after each of the bets (n,), which are at least -1, mixed over strengths 0.1 to 0.9."""
+    strength = np.arange(1, 10) / 10
+    return np.exp(np.cumsum(np.log1p(strength * bet[:, None]), axis=0)).mean(axis=1)
 
 
 def interquartile_mean(values: ArrayLike) -> float:

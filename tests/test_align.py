@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,17 +7,20 @@ import torch
 
 from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import load, save
-from robopref.data.windows import chunk_table
+from robopref.data.windows import ChunkTable, chunk_table
 from robopref.learners.align import AlignSettings, PairTable, align, calibrate, gather, relative_scores
 from robopref.learners.clone import clone, fit_normalizer
 from robopref.learners.guard import HeldOutGuard
+from robopref.learners.unreferenced import unreferenced
 from robopref.losses.pairwise import ZERO_POINT, ipo, sigmoid
+from robopref.losses.reference_free import fkpd
 from robopref.policies.diffusion import Diffusion
 from robopref.stages.align import align_policy
 from robopref.stages.ranking import Ranking, halves, rank
 from robopref.types import Dims
 
 DIMS = Dims(3, 2)
+LOOP = {"learner": "align", "objectives": {"weights": [1.0], "others": []}, "best_of": {"candidates": 1}}
 
 
 def trajectory(level, seed, steps=24):
@@ -197,6 +201,7 @@ def test_a_training_shorter_than_the_first_check_is_guarded_too(setting, tmp_pat
         "seed": 0,
     }
     config["guard"], config["rounds"] = {"every": every}, {"guidance": 0.0}
+    config |= LOOP
     ranking = Ranking(pairs.first, pairs, pairs)
     trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
     found, stopped = align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0)
@@ -240,7 +245,7 @@ def test_a_training_with_nothing_held_out_is_not_guarded(setting, tmp_path):
         "align": vars(settings(steps=3)),
         "loss": {"_target_": "robopref.losses.pairwise.sigmoid", "_partial_": True},
     }
-    config |= {"seed": 0, "guard": {"every": 2}, "rounds": {"guidance": 0.0}}
+    config |= {"seed": 0, "guard": {"every": 2}, "rounds": {"guidance": 0.0}, **LOOP}
     trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
     ranking = Ranking(pairs.first, pairs, none)
     assert align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0) == ({}, "")
@@ -260,3 +265,54 @@ def test_early_chunks_are_drawn_as_often_as_their_density_says(setting):
     assert position.mean().item() == pytest.approx(wanted.item(), abs=0.01)
     alike = table.sample(every, 4, generator(), early=1e-6)
     assert (alike == table.sample(every, 4, generator())).float().mean() > 0.999
+
+
+def test_without_a_reference_winners_come_to_fit_better_than_losers(setting):
+    policy, table, pairs = setting
+    logs = list(
+        unreferenced(policy, table, pairs, lambda *x: fkpd(*x, strength=5.0, hold=0.1), settings(), generator())
+    )
+    assert logs[-1]["align/error_winner"] < logs[-1]["align/error_loser"] and logs[-1]["align/pair_accuracy"] == 1.0
+    held = list(unreferenced(policy, table, pairs, lambda *x: 0 * x[0] + x[3], settings(steps=3), generator()))
+    assert all(row["align/loss"] > 0 for row in held), "a loss sees the errors on all data as its fourth argument"
+
+
+def test_pairs_of_what_never_ran_are_refused(setting):
+    policy, table, pairs = setting
+    empty = replace(table.chunks, mask=table.chunks.mask.clone())
+    empty.mask[table.start[3] : table.start[4]] = 0
+    with pytest.raises(InputError, match=r"empty mask.*trajectory 3"):
+        next(
+            align(
+                policy,
+                policy.reference(),
+                ChunkTable(empty, table.start),
+                pairs,
+                pairs.first,
+                ipo,
+                settings(),
+                generator(),
+            )
+        )
+    beyond = PairTable(pairs.first + 10, pairs.second, pairs.prob_first, pairs.weight)
+    with pytest.raises(InputError, match="trajectory 29 of 20"):
+        next(align(policy, policy.reference(), table, beyond, pairs.first, ipo, settings(), generator()))
+
+
+def test_a_reference_with_another_normaliser_is_refused(setting):
+    policy, table, pairs = setting
+    other = policy.reference()
+    other.normalizer.mean.add_(1)
+    with pytest.raises(InputError, match="another normaliser"):
+        next(align(policy, other, table, pairs, pairs.first, ipo, settings(), generator()))
+
+
+def test_a_lead_of_further_objectives_moves_the_zero_point(setting):
+    policy, table, pairs = setting
+    ahead = replace(pairs, lead=torch.full((10,), 2.0))
+    logs = next(
+        align(
+            policy, policy.reference(), table, ahead, pairs.first, sigmoid, settings(anchor=0, proximal=0), generator()
+        )
+    )
+    assert logs["align/preference"] == pytest.approx(math.log(1 + math.exp(2)), rel=1e-5)

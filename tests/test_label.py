@@ -9,7 +9,7 @@ from robopref.data.preferences import Pair, PreferenceStore, Window
 from robopref.data.store import StoreWriter, TrajectoryStore
 from robopref.run import compose
 from robopref.stages import single
-from robopref.stages.align import labelled_pairs, read_rounds
+from robopref.stages.evidence import labelled_pairs, read_rounds
 from robopref.stages.label import ask, name_of
 from robopref.stages.reward import fit_reward, predicted_returns
 

@@ -5,8 +5,11 @@ from robopref.envs.metaworld import MetaWorld
 from robopref.envs.point_mass import PointMass
 
 from robopref.arrays import InputError
+from robopref.data.windows import chunk_table
+from robopref.policies.best_of import BestOf, ImplicitReward
 from robopref.policies.diffusion import Diffusion
-from robopref.rollout import episodes, rollout
+from robopref.policies.gaussian import Gaussian
+from robopref.rollout import episodes, rollout, with_log_prob
 from robopref.types import Dims
 
 
@@ -84,3 +87,26 @@ def test_a_policy_for_another_environment_is_refused():
 def test_an_expert_column_is_stored_on_request(policy):
     (one,) = run(policy, 1, [4], expert=True, sim_state=True)
     assert one.extra["expert_action"].shape == one.action.shape and one.sim_state.shape[0] == len(one)
+
+
+def test_the_recorded_likelihood_sums_to_the_score_of_the_chunks():
+    env = PointMass()
+    torch.manual_seed(0)
+    exact = Gaussian(Dims(env.observation_space.shape[0], env.action_space.shape[0]), horizon=8, execute=5, width=16)
+    (one,) = run(exact, 1, [4])
+    recorded = with_log_prob(exact, one).extra["log_prob"]
+    chunks = chunk_table([one], exact.spec).chunks
+    score = exact.score(chunks, exact.draw(chunks, torch.Generator().manual_seed(9)))
+    assert recorded.shape == (len(one), 1)
+    assert recorded[:5].sum() == pytest.approx(score[0].item(), rel=1e-5)
+    assert recorded.sum() == pytest.approx(score.sum().item(), rel=1e-5)
+
+
+def test_rollouts_of_a_reset_are_scored_at_the_same_draws(policy):
+    one, two = run(policy, 2, [4, 4])
+    assert np.array_equal(with_log_prob(policy, one).extra["log_prob"], with_log_prob(policy, one).extra["log_prob"])
+    assert not np.array_equal(
+        with_log_prob(policy, one).extra["log_prob"], with_log_prob(policy, two).extra["log_prob"]
+    )
+    with pytest.raises(InputError, match="only acts"):
+        with_log_prob(BestOf(policy, ImplicitReward(policy, policy.reference()), 2), one)

@@ -11,6 +11,7 @@ from robopref.statistics import (
     paired_bootstrap,
     paired_nodes_bootstrap,
     paired_test,
+    sequential_fall,
     sign_flip_test,
     stratified_bootstrap_iqm,
     wilson,
@@ -182,3 +183,51 @@ def test_pairs_that_share_episodes_give_a_wider_interval_than_pairs_that_do_not(
     assert paired_nodes_bootstrap(np.full(190, 0.3), first, second) == pytest.approx((0.3, 0.3, 0.3))
     with pytest.raises(InputError, match="wanted"):
         paired_nodes_bootstrap([1.0], [0, 1], [1, 2])
+
+
+def outcomes_of(before, after, resets, generator, shared=0.5):
+    """Differences (resets,) of two policies of known success; a share of the resets is as hard for one as for the other."""
+    luck = generator.random(resets)
+    other = np.where(generator.random(resets) < shared, luck, generator.random(resets))
+    return (other < after).astype(float) - (luck < before)
+
+
+def decisions(before, after, resets, runs=600, tolerance=0.05):
+    generator = np.random.default_rng(5)
+    made = [sequential_fall(outcomes_of(before, after, resets, generator), tolerance) for _ in range(runs)]
+    return {kind: sum(one.decision == kind for one in made) / runs for kind in ("fell", "held", "open")}, made
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.45, 0.9])
+def test_a_policy_that_is_no_worse_is_called_fallen_at_most_as_often_as_said(rate):
+    found, _ = decisions(rate, rate, resets=400)  # eight times as many looks as a gate takes
+    assert found["fell"] <= 0.05
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.9, 0.85), (0.45, 0.4), (0.45, 0.2)])
+def test_a_policy_that_fell_by_the_tolerance_is_held_at_most_as_often_as_said(before, after):
+    found, _ = decisions(before, after, resets=400)
+    assert found["held"] <= 0.05
+
+
+def test_clear_cases_are_decided_early():
+    gained, made = decisions(0.45, 0.95, resets=50)
+    assert gained["held"] == 1 and np.mean([one.seen for one in made]) < 20
+    lost, made = decisions(0.45, 0.0, resets=50)
+    assert lost["fell"] > 0.99 and np.mean([one.seen for one in made]) < 20
+
+
+def test_the_evidence_is_that_of_the_reset_at_which_it_was_decided():
+    verdict = sequential_fall([-1.0] * 40, 0.05)
+    assert verdict.decision == "fell" and verdict.seen < 10 and verdict.evidence_fell >= 20 > verdict.evidence_held
+    cut = sequential_fall([-1.0] * verdict.seen + [1.0] * 100, 0.05)
+    assert cut == verdict, "what comes after a decision changes nothing"
+    assert sequential_fall([0.0], 0.05).decision == "open"
+
+
+@pytest.mark.parametrize(
+    ("values", "tolerance", "error"), [([], 0.05, 0.05), ([2.0], 0.05, 0.05), ([0.0], 0.05, 1.0), ([0.0], -1, 0.1)]
+)
+def test_a_sequential_test_refuses_what_it_cannot_bet_on(values, tolerance, error):
+    with pytest.raises(InputError, match="sequential_fall"):
+        sequential_fall(values, tolerance, error)

@@ -11,14 +11,15 @@ rho -> relative score | beta -> kappa / scale | lam_a -> anchor | lam_p -> proxi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from robopref.arrays import InputError
+from robopref.arrays import InputError, check_shape
 from robopref.data.windows import ChunkTable
 from robopref.networks.augment import augmented
+from robopref.networks.normalizer import check_shared
 from robopref.protocols import PairLoss, Policy
 from robopref.train import fit
 from robopref.types import Chunks, Draws
@@ -73,6 +74,18 @@ class PairTable:
     """(N,) float32 in [0, 1]."""
     weight: Tensor
     """(N,) float32."""
+    lead: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """(N,) float32, how far further objectives put the first side ahead, in units of kappa rho (MODPO's margin); left out: 0."""
+
+    def __post_init__(self) -> None:
+        if len(self.lead) == 0:
+            object.__setattr__(self, "lead", torch.zeros(len(self.first)))
+        for name in ("second", "prob_first", "weight", "lead"):
+            check_shape("PairTable", name, tuple(getattr(self, name).shape), (len(self.first),), "One value per pair.")
+        if bool((same := self.first == self.second).any()):
+            raise InputError(
+                f"PairTable: got trajectory {int(self.first[same][0])} as winner and loser of one pair, wanted two. Drop such pairs."
+            )
 
     def __len__(self) -> int:
         return len(self.first)
@@ -135,6 +148,23 @@ def calibrate(reference: Policy, table: ChunkTable, settings: AlignSettings, gen
     return max(float(spread), float(noise), 1e-8)
 
 
+def check_pairs(table: ChunkTable, pairs: PairTable) -> None:
+    """Raise `InputError` for no pair, one outside the table, and one in which nothing was executed."""
+    if len(pairs) == 0:
+        raise InputError("align: got no answered pair, wanted at least one. Label more pairs.")
+    sides = torch.cat([pairs.first, pairs.second])
+    if int(sides.min()) < 0 or int(sides.max()) >= len(table):
+        raise InputError(
+            f"align: got a pair with trajectory {int(sides.max())} of {len(table)}. Use the table's own pairs."
+        )
+    ran = torch.cat([torch.zeros(1), table.chunks.mask.sum(dim=(1, 2)).cumsum(0)])
+    for one in sides.unique().tolist():
+        if float(ran[table.start[one + 1]] - ran[table.start[one]]) == 0:
+            raise InputError(
+                f"align: got an empty mask, no executed step in trajectory {one}, wanted at least one. Drop its pairs."
+            )
+
+
 def align(
     policy: Policy, reference: Policy, table: ChunkTable, pairs: PairTable, anchors: Tensor, loss: PairLoss,
     settings: AlignSettings, generator: torch.Generator,
@@ -143,8 +173,8 @@ def align(
 
     anchors: (W,) trajectories of the table to clone beside the pairs. Raises `InputError` without pairs.
     """
-    if len(pairs) == 0:
-        raise InputError("align: got no answered pair, wanted at least one. Label more pairs.")
+    check_pairs(table, pairs)
+    check_shared("align", policy, reference)  # type: ignore[arg-type]
     scale = calibrate(reference, table, settings, generator)
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -183,7 +213,7 @@ def _pair_term(
     rho = relative_scores(policy, reference, chunks, draws, len(sides), settings.length_norm, count) / scale
     rho_first, rho_second = rho.chunk(2)  # (B,) each
     prob, weight = pairs.prob_first[at], pairs.weight[at]
-    each = loss(settings.kappa * rho_first, settings.kappa * rho_second, prob)  # (B,)
+    each = loss(settings.kappa * rho_first - pairs.lead[at], settings.kappa * rho_second, prob)  # (B,)
     winner = torch.where(prob >= 0.5, rho_first, rho_second)
     loser = torch.where(prob >= 0.5, rho_second, rho_first)
     fallen = torch.relu(-winner).square()

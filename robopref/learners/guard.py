@@ -41,7 +41,11 @@ class HeldOutGuard:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Median rho of held-out winners and losers (in scales) and the share of pairs in which the winner's is higher."""
+        """Median rho of held-out winners and losers (in scales), the share of pairs in which the winner's is higher, and a KL surrogate.
+
+        KL(reference || policy) = mean of log reference - log policy over rollouts of the reference: here over both sides of the pairs, per
+        executed element (with length_norm 1) and with the heads' surrogate scores, so that it says how far, not how many nats.
+        """
         assert isinstance(self.policy, nn.Module)
         training = self.policy.training
         self.policy.eval()
@@ -60,6 +64,7 @@ class HeldOutGuard:
             "guard/rho_winner": float(winner.median()),
             "guard/rho_loser": float(loser.median()),
             "guard/pair_accuracy": float((winner > loser).float().mean()),
+            "guard/kl": -float(rho.mean()) * self.scale,
         }
 
     def check(self) -> tuple[bool, dict[str, float]]:

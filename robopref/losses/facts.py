@@ -14,8 +14,8 @@ class Facts(NamedTuple):
     """What the first step does: raises the winner and lowers the loser, lowers the loser alone, or the reverse of both."""
     shift: Literal["free", "held", "rewarded"]
     """What it costs when the scores of winner and loser fall together: nothing, something, or it pays (then anchor the winners)."""
-    tie: Literal["equal", "zero", "silent", "falls", "apart"]
-    """What a label of 0.5 does: pulls the two scores together, pulls each to 0, nothing, lowers both, or drives them apart."""
+    tie: Literal["equal", "zero", "silent", "falls", "rises", "apart"]
+    """What a label of 0.5 does: pulls the two scores together, pulls each to 0, nothing, lowers both, raises both, or drives them apart."""
 
 
 def mixed(first_wins: Tensor, second_wins: Tensor, prob_first: Tensor) -> Tensor:

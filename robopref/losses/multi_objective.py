@@ -18,16 +18,24 @@ def modpo(
     weights: v_0 of the objective the labels speak of, then v_1.. of the J others; they sum to one and v_0 > 0.
     other_first, other_second (B, J): what the other objectives' rewards give to either side, in units in which beta rho is a reward.
     """
-    weighed_by = _checked(weights)
-    others = len(weighed_by) - 1
+    others = len(weights) - 1
     for name, value in (("other_first", other_first), ("other_second", other_second)):
         check_shape("modpo", name, tuple(value.shape), (len(rho_first), others), "One column per further objective.")
-    if weighed_by[0] <= 0:
-        raise InputError(f"modpo.weights: got {weighed_by[0]} for the labels' own objective, wanted more than 0.")
-    v = rho_first.new_tensor(weighed_by)
-    elsewhere = (other_first - other_second) @ v[1:]  # (B,)
-    x = (beta * (rho_first - rho_second) - elsewhere) / v[0]
+    lead = modpo_lead(other_first - other_second, weights)
+    x = beta * (rho_first - rho_second) / float(weights[0]) - lead
     return F.binary_cross_entropy_with_logits(x, prob_first, reduction="none")
+
+
+def modpo_lead(other: Tensor, weights: Sequence[float]) -> Tensor:
+    """sum_j v_j other_j / v_0, (B,), of the other objectives' differences (B, J): what any difference loss subtracts from its logit.
+
+    Raises `InputError` unless the weights sum to one, are not negative, and v_0 > 0.
+    """
+    v = _checked(weights)
+    check_shape("modpo", "other", tuple(other.shape), (None, len(v) - 1), "One column per further objective.")
+    if v[0] <= 0:
+        raise InputError(f"modpo.weights: got {v[0]} for the labels' own objective, wanted more than 0.")
+    return other @ other.new_tensor(v[1:]) / v[0]
 
 
 def weighed(scores: Tensor, weights: Sequence[float]) -> Tensor:

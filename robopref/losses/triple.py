@@ -1,10 +1,12 @@
 """Losses on three things: winner, loser and a demonstration, or winner and the policy's own sample."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robopref.losses.facts import mixed
+from robopref.losses.facts import Facts, mixed
 
 
 def triple(
@@ -32,3 +34,11 @@ def seppo(rho_winner: Tensor, rho_own: Tensor, *, beta: float = 1.0) -> Tensor:
     """
     sign = torch.where(rho_winner.detach() >= 0, 1.0, -1.0).to(rho_own.dtype)
     return F.softplus(beta * (sign * rho_own - rho_winner))
+
+
+def seppo_pair(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0) -> Tensor:
+    """`seppo` as a pair loss, (B,): the side that is not preferred is the policy's own sample."""
+    return mixed(seppo(rho_first, rho_second, beta=beta), seppo(rho_second, rho_first, beta=beta), prob_first)
+
+
+FACTS = {"seppo_pair": Facts(math.log(2), "both", "held", "rises")}

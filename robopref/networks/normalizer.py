@@ -3,10 +3,20 @@
 import torch
 from torch import Tensor, nn
 
-from robopref.arrays import check_shape
+from robopref.arrays import InputError, check_shape
 
 CLIP = 5.0
 """Normalised states are cut at this many standard deviations: an unseen dimension must not flood the network."""
+
+
+def check_shared(owner: str, policy: nn.Module, reference: nn.Module) -> None:
+    """Raise `InputError` unless two policies normalise alike: their scores would be of different things."""
+    for name in ("mean", "std", "low", "high"):
+        if not torch.equal(getattr(policy.normalizer, name), getattr(reference.normalizer, name)):
+            raise InputError(
+                f"{owner}: got a reference with another normaliser ({name} differs), wanted that of the policy.\n"
+                "Take the policy that the alignment started from as reference."
+            )
 
 
 class Normalizer(nn.Module):

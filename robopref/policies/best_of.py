@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from robopref.arrays import InputError
 from robopref.losses.multi_objective import weighed
 from robopref.networks.guidance import described
+from robopref.networks.normalizer import check_shared
 from robopref.protocols import Generators
 from robopref.types import Chunks, Draws, Observation, PolicySpec, Segments
 
@@ -35,12 +36,7 @@ class ImplicitReward(nn.Module):
             raise InputError(
                 f"ImplicitReward: got probes={probes}, lowest={lowest}, wanted probes >= 1, 0 < lowest <= 1."
             )
-        for name in ("mean", "std", "low", "high"):
-            if not torch.equal(getattr(policy.normalizer, name), getattr(reference.normalizer, name)):
-                raise InputError(
-                    f"ImplicitReward: got a reference with another normaliser ({name} differs), wanted that of the policy.\n"
-                    "Take the policy that the alignment started from as reference."
-                )
+        check_shared("ImplicitReward", policy, reference)
         self.config: dict[str, Any] = {
             "policy": described(policy), "reference": described(reference), "probes": probes, "lowest": lowest, "seed": seed,
         }  # fmt: skip

@@ -50,13 +50,10 @@ class Conditioned(nn.Module):
         self, dims: Dims, head: str, arguments: Mapping[str, Any] | None = None, guidance: float = 1.5
     ) -> None:
         super().__init__()
-        if guidance < 0:
-            raise InputError(
-                f"Conditioned.guidance: got {guidance}, wanted a scale >= 0 (0 ignores preferences, 1 follows them)."
-            )
         given = dict(arguments or {})
-        self.config: dict[str, Any] = {"dims": asdict(dims), "head": head, "arguments": given, "guidance": guidance}
-        self.guidance, self._dims = guidance, dims
+        self.config: dict[str, Any] = {"dims": asdict(dims), "head": head, "arguments": given}
+        self.set_guidance(guidance)
+        self._dims = dims
         self.normalizer = Normalizer(dims.observation, dims.action)
         # The head sees and gives normalised numbers: its own normaliser stays the identity, and the indicator is not rescaled.
         self.head = _head_class(head)(dims=Dims(dims.observation + 1, dims.action), **given)
@@ -80,6 +77,14 @@ class Conditioned(nn.Module):
         """Shapes and execution of the policy: those of the head, without the indicator."""
         head = self.head.spec
         return PolicySpec(self._dims, head.horizon, head.execute, head.history, head.pictures)
+
+    def set_guidance(self, guidance: float) -> None:
+        """How strongly to act as preferred: a base that was cloned under I = 1 alone needs 1, the condition itself."""
+        if guidance < 0:
+            raise InputError(
+                f"Conditioned.guidance: got {guidance}, wanted a scale >= 0 (0 ignores preferences, 1 follows them)."
+            )
+        self.guidance = self.config["guidance"] = guidance
 
     @torch.no_grad()
     def act(self, observation: Observation, generator: Generators) -> Tensor:

@@ -9,27 +9,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from robopref.arrays import Trajectory
 from robopref.checkpoint import load, save
-from robopref.data.preferences import PreferenceStore
+from robopref.data.files import write_json
 from robopref.data.store import TrajectoryStore
 from robopref.data.windows import chunk_table
-from robopref.learners.align import AlignSettings, PairTable, align, calibrate
+from robopref.learners.align import AlignSettings, calibrate
 from robopref.learners.guard import HeldOutGuard
-from robopref.pictures import PictureSpec
 from robopref.policies.realigned import realign
 from robopref.stages.choosing import choose
 from robopref.stages.collect import collect_policy
-from robopref.stages.environments import roll
-from robopref.stages.label import ask
+from robopref.stages.evidence import SCORES, asked, evidence
+from robopref.stages.gate import compare
+from robopref.stages.label import ask, grade
 from robopref.stages.origin import provenance
 from robopref.stages.people import answered_dataset, are_people, ask_people
-from robopref.stages.pictures import load_episodes
-from robopref.stages.ranking import Ranking, rank
-from robopref.stages.reward import Answer, fit_reward, predicted_returns
+from robopref.stages.ranking import Ranking
+from robopref.stages.steps import acting, learn, trained
 from robopref.stages.units import thin, unit, write_log
 
 Config = dict[str, Any]
@@ -40,17 +38,19 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
     folder, policy, record = run / "arms" / arm, base, []
     stores: list[Path] = []
     accepted: list[Path] = []
-    best = judge(config, base, run / "judged")
+    best = (base, run / "judged")  # what a new policy is compared with, and where its judged episodes are kept
     for number in range(config["rounds"]["count"]):
         place = folder / f"round-{number}"
         # The first round's rollouts and answers belong to the base and are the same for every arm.
         shared = run / "rounds" if number == 0 else place
         stores.append(gather_round(config, policy, shared, number))
         fitted = unit(place / "align", lambda partial: _align_round(config, stores, policy, partial, arm, preference))  # noqa: B023
-        gate = unit(place / "gate", lambda _: _gate(config, best, place / "align" / "policy", place / "judged"))  # noqa: B023
+        new = (place / "align" / "policy", place / "judged")
+        gate = unit(place / "gate", lambda _: compare(config, best, new))  # noqa: B023
         record.append({"round": number, "arm": arm, **fitted, **gate})
         if gate["accepted"]:
-            policy, best = place / "align" / "policy", max(best, gate["success_after"])
+            policy = new[0]
+            best = new if gate["difference"] >= 0 else best  # small losses of several rounds must not add up
             accepted.append(policy)
     choice = {}
     if accepted and config["choose"]["resets"]:
@@ -67,11 +67,11 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
     rounds = config["rounds"]
 
     def collect(partial: Path) -> dict[str, Any]:
-        begin = rounds["first_reset"] + 10_000 * config["seed"] + 1000 * number
+        begin = rounds["first_reset"] + 10_000 * config["seed"] + (0 if rounds["same_resets"] else 1000 * number)
         seeds = [begin + i for i in range(rounds["resets"]) for _ in range(rounds["replicas"])]
         collect_policy(
             policy, config["env"], seeds, config["seed"], partial / "store", workers, config["record_expert"],
-            config["record_sim_state"], tuple(config["cameras"]),
+            config["record_sim_state"], tuple(config["cameras"]), config["record_log_prob"],
         )  # fmt: skip
         return {"episodes": len(seeds)}
 
@@ -81,6 +81,10 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
         if are_people(config):
             return {"asked": ask_people(config, store, share) if config["people"]["ask"] else 0}
         seed = 1000 * config["seed"] + number
+        if config["rank_by"] == "scores":
+            scores = grade(trajectories, trajectories.load(), config["labeler"], seed, config["labeler_name"])
+            write_json(partial / SCORES, scores)
+            return {"asked": len(scores)}
         ask(trajectories, trajectories.load(), config["labeler"], share, seed, config["labeler_name"])
         return {"asked": share}  # a resumed piece stores fewer: it finds the answers of the killed one
 
@@ -89,46 +93,17 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
     return store
 
 
-def read_rounds(
-    stores: list[Path], pictures: PictureSpec | None = None
-) -> tuple[list[Trajectory], list[Answer], np.ndarray]:
-    """Trajectories of several stores in one list, the answers about them that count, with shifted indices, each one's round.
-
-    pictures: what a policy that looks wants to see of them.
-    """
-    trajectories: list[Trajectory] = []
-    answers: list[Answer] = []
-    rounds: list[int] = []
-    for number, root in enumerate(stores):
-        store, offset = TrajectoryStore(root), len(trajectories)
-        trajectories += load_episodes(store, pictures or PictureSpec())
-        rounds += [number] * (len(trajectories) - offset)
-        answers += [
-            Answer(offset + p.first.episode, offset + p.second.episode, p.prob_first, p.weight)
-            for p in PreferenceStore(store).pairs()
-            if p.answered and p.weight > 0
-        ]
-    return trajectories, answers, np.array(rounds)
-
-
 def _align_round(
     config: Config, stores: list[Path], policy: Path, partial: Path, arm: str, preference: float
 ) -> dict[str, Any]:
-    """Reward from all answers so far, ranking of all rollouts so far, one alignment against the current policy."""
+    """What all rollouts and answers so far teach, and one alignment against the current policy."""
     number = len(stores) - 1
-    trajectories, answers, rounds = read_rounds(stores, load(policy).spec.pictures)
-    model, reward_logs = fit_reward(
-        config["reward"], trajectories, answers, seed=config["seed"], **config["reward_fit"]
-    )
-    save(model, partial / "reward", provenance(config, trajectories, answers=len(answers)))
-    predicted = predicted_returns(model, trajectories)
-    seeds = np.array([t.seed for t in trajectories])
-    ranking = rank(predicted, seeds, rounds, config["rounds"]["top"], config["rounds"]["held_out"], config["seed"])
-    logs = [{"stage": "reward", "arm": arm, "round": number, "step": len(reward_logs), **reward_logs[-1]}]
+    pictures = load(policy).spec.pictures
+    trajectories, ranking, logs = evidence(config, stores, partial, pictures, arm=arm, round=number)
     found, stopped = align_policy(config, policy, trajectories, ranking, preference, partial, logs, arm, number)
     write_log(partial / "log.jsonl", logs)
     return {
-        "answers": len(answers),
+        "answers": sum(asked(store) for store in stores),
         "pairs": len(ranking.train),
         "anchors": len(ranking.anchors),
         "stopped": stopped,
@@ -147,7 +122,8 @@ def align_policy(
     from hydra.utils import instantiate
 
     settings = AlignSettings(**{**config["align"], "preference": preference * config["align"]["preference"]})
-    learned, loss = realign(load(policy), config["rounds"]["guidance"]), instantiate(config["loss"])
+    before, loss = load(policy), instantiate(config["loss"])
+    learned = realign(trained(before), config["rounds"]["guidance"])
     reference = learned.reference()
     table = chunk_table(trajectories, learned.spec)
     seed = 100 * config["seed"] + number
@@ -157,7 +133,7 @@ def align_policy(
     generator = torch.Generator().manual_seed(seed)
     rows, found, stopped = [], guard.measure() if watched else {}, ""
     for step, row in enumerate(
-        align(learned, reference, table, ranking.train, ranking.anchors, loss, settings, generator), 1
+        learn(config, config["learner"], learned, reference, table, ranking, loss, settings, scale, generator), 1
     ):
         rows.append(row)
         if watched and step % every == 0:
@@ -174,37 +150,9 @@ def align_policy(
         stopped = "at the end held-out winners were less likely than before; rolled back to the last good weights"
     logs += thin(rows, 25, stage="align", arm=arm, round=number)
     facts = {"scale": scale, "beta": settings.kappa / scale, "lr": settings.lr}
-    save(learned, partial / "policy", provenance(config, trajectories, policy, **facts))
+    save(
+        acting(config, learned, before, reference),
+        partial / "policy",
+        provenance(config, trajectories, policy, **facts),
+    )
     return found, stopped
-
-
-def judge(config: Config, policy: Path, place: Path, workers: int = 0) -> float:
-    """Success of a policy folder on the gate's own resets, rolled out once and kept in `place`."""
-    seeds = list(range(config["gate"]["first_reset"], config["gate"]["first_reset"] + config["gate"]["episodes"]))
-
-    def make(_: Path) -> dict[str, Any]:
-        outcomes = roll(policy, config["env"], seeds, config["seed"], workers)
-        return {"success": sum(t.succeeded for t in outcomes) / len(outcomes), "judged": len(outcomes)}
-
-    return float(unit(place, make)["success"])
-
-
-def _gate(config: Config, old: float, after: Path, place: Path) -> dict[str, Any]:
-    """Refuse the new policy if its success on the gate's resets is below the best so far by more than the tolerance."""
-    new = judge(config, after, place)
-    accepted = new >= old - config["gate"]["tolerance"]
-    reason = f"success on {config['gate']['episodes']} gate resets went from {old:.0%} to {new:.0%}"
-    return {"accepted": accepted, "reason": reason, "success_before": old, "success_after": new}
-
-
-def labelled_pairs(answers: list[Answer], ties: bool) -> PairTable:
-    """The answers themselves as a pair table, with or without ties."""
-    kept = [a for a in answers if ties or a.prob_first != 0.5]
-    first, second = (torch.tensor([a[k] for a in kept], dtype=torch.int64) for k in range(2))
-    prob, weight = (torch.tensor([a[k] for a in kept], dtype=torch.float32) for k in (2, 3))
-    return PairTable(first, second, prob, weight)
-
-
-def winners(answers: list[Answer]) -> list[int]:
-    """Trajectories that were preferred in a decided answer, each once."""
-    return sorted({a.first if a.prob_first > 0.5 else a.second for a in answers if a.prob_first != 0.5})

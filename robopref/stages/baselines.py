@@ -11,13 +11,15 @@ from robopref.arrays import Trajectory
 from robopref.checkpoint import load, save
 from robopref.data.store import TrajectoryStore
 from robopref.data.windows import chunk_table
-from robopref.learners.align import AlignSettings, align
+from robopref.learners.align import AlignSettings, calibrate
 from robopref.learners.clone import clone
 from robopref.losses.pairwise import sigmoid
-from robopref.stages.align import labelled_pairs, read_rounds, winners
+from robopref.stages.evidence import labelled_pairs, read_rounds, winners
 from robopref.stages.origin import provenance
 from robopref.stages.pictures import load_episodes
 from robopref.stages.pretrain import demonstrations_at
+from robopref.stages.ranking import Ranking
+from robopref.stages.steps import learn
 from robopref.stages.units import thin, unit, write_log
 
 Config = dict[str, Any]
@@ -50,38 +52,33 @@ def filtered(config: Config, run: Path, base: Path, stores: list[str]) -> str:
     return str(run / "arms" / "filtered" / "policy")
 
 
-def plain_dpo(config: Config, run: Path, base: Path, stores: list[str]) -> str:
-    """DPO on the labelled pairs against the base, with neither anchor nor proximal term nor guard (Rafailov 2023)."""
+ON_ANSWERS = {"plain_dpo": "align", "diffusion_cpl": "diffusion_cpl", "fkpd": "fkpd", "mapo": "mapo"}
+"""Baseline -> learner (`stages.steps`) that trains the base on the labelled pairs alone, with neither guard nor reward model."""
+
+
+def on_answers(config: Config, run: Path, base: Path, stores: list[str], name: str) -> str:
+    """A published learner on the labelled pairs: DPO (Rafailov 2023) with neither anchor nor proximal term, Diff-CPL, FKPD or MaPO."""
 
     def make(partial: Path) -> dict[str, Any]:
         trajectories, answers, _ = read_rounds([Path(s) for s in stores], load(base).spec.pictures)
-        pairs = labelled_pairs(answers, ties=False)
-        policy = load(base)
-        steps = config["align"]["steps"] * config["rounds"]["count"]
-        settings = AlignSettings(
-            **{**config["align"], "steps": steps, "preference": 1.0, "anchor": 0.0, "proximal": 0.0, "trust": 0.0}
-        )
+        pairs, policy = labelled_pairs(answers, ties=False), load(base)
+        reference, steps = policy.reference(), config["align"]["steps"] * config["rounds"]["count"]
+        own = {"steps": steps, "preference": 1.0, "proximal": 0.0, "trust": 0.0}
+        own |= {"anchor": 0.0} if name == "plain_dpo" else {}
+        settings, plain = AlignSettings(**{**config["align"], **own}), {**config, "objectives": {"weights": [1.0]}}
         logs: list[dict[str, Any]] = []
         if len(pairs):
-            table = chunk_table(trajectories, policy.spec)
-            generator = torch.Generator().manual_seed(config["seed"])
-            made = align(
-                policy,
-                policy.reference(),
-                table,
-                pairs,
-                torch.zeros(0, dtype=torch.int64),
-                sigmoid,
-                settings,
-                generator,
-            )
-            logs = thin(made, 25, stage="align", arm="plain_dpo", round=0)
+            table, generator = chunk_table(trajectories, policy.spec), torch.Generator().manual_seed(config["seed"])
+            scale = calibrate(reference, table, settings, torch.Generator().manual_seed(config["seed"]))
+            taught = Ranking(torch.zeros(0, dtype=torch.int64), pairs, pairs)
+            made = learn(plain, ON_ANSWERS[name], policy, reference, table, taught, sigmoid, settings, scale, generator)
+            logs = thin(made, 25, stage="align", arm=name, round=0)
         save(policy, partial / "policy", provenance(config, trajectories, base, pairs=len(pairs), steps=steps))
         write_log(partial / "log.jsonl", logs)
         return {"pairs": len(pairs)}
 
-    unit(run / "arms" / "plain_dpo", make)
-    return str(run / "arms" / "plain_dpo" / "policy")
+    unit(run / "arms" / name, make)
+    return str(run / "arms" / name / "policy")
 
 
 def _clone(config: Config, base: Path, trajectories: list[Trajectory], partial: Path, arm: str) -> dict[str, Any]:

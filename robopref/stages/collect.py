@@ -14,7 +14,7 @@ from robopref.data.store import StoreWriter
 from robopref.policies.scripted import Imperfection, Scripted
 from robopref.progress import track
 from robopref.protocols import Environment
-from robopref.rollout import IMAGES, Episode, episodes, trajectory
+from robopref.rollout import IMAGES, Episode, episodes, trajectory, with_log_prob
 from robopref.stages.environments import environments, roll
 from robopref.stages.parallel import spread
 from robopref.stages.pictures import settings_of
@@ -101,16 +101,19 @@ def write(
 
 def collect_policy(
     policy: Path, config: dict[str, Any], seeds: Sequence[int] | Sequence[Episode], noise_seed: int, root: Path, workers: int, expert: bool,
-    sim_state: bool = False, cameras: tuple[str, ...] = (),
+    sim_state: bool = False, cameras: tuple[str, ...] = (), log_prob: bool = False,
 ) -> Path:  # fmt: skip
-    """Rollouts of a policy folder into a new store, with the predicted chunks and their executed mask.
+    """Rollouts of a policy folder into a new store, with the predicted chunks, their executed mask, and on request their likelihood.
 
     Pictures by `cameras`, and by those that the policy looks through, are stored too, a few episodes at a time.
     """
-    wanted = tuple(dict.fromkeys([*load(policy).spec.pictures.cameras, *cameras]))
+    acted = load(policy)
+    wanted = tuple(dict.fromkeys([*acted.spec.pictures.cameras, *cameras]))
     render = settings_of(config, wanted)
     listed = episodes(seeds)
     block = _PICTURED if wanted else len(listed)
     parts = (listed[i : i + block] for i in range(0, len(listed), block))
     made = (one for part in parts for one in roll(policy, config, part, noise_seed, workers, sim_state, expert, wanted))
+    if log_prob:
+        made = (with_log_prob(acted, one, noise_seed) for one in made)
     return write(root, made, "store rollouts", len(listed), render)

@@ -12,7 +12,11 @@ from robopref.data.files import write_text
 
 PRIVATE = ("stages", "out", "workers", "command")
 """Keys that may differ between two calls on one run folder."""
-LATER = {"record_sim_state": False}
+LATER = {
+    "record_sim_state": False, "record_log_prob": False, "learner": "align", "rank_by": "reward", "pairing": "best_worst",
+    "condition": {"drop": 0.2, "guidance": 1.5}, "best_of": {"candidates": 1, "actor": "reference", "probes": 10, "lowest": 1.0},
+    "objectives": {"weights": [1.0], "others": []},
+}  # fmt: skip
 """Keys that runs begun before them do not hold, and what they meant there."""
 
 

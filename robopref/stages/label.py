@@ -13,7 +13,7 @@ import numpy as np
 from robopref.arrays import InputError, Trajectory
 from robopref.data.preferences import Pair, PreferenceStore, Window
 from robopref.data.store import TrajectoryStore
-from robopref.protocols import Labeler, WeighingLabeler
+from robopref.protocols import Grader, Labeler, WeighingLabeler
 
 
 def choose_pairs(seeds: list[int], count: int, rng: np.random.Generator) -> list[tuple[int, int, str]]:
@@ -63,14 +63,50 @@ def ask(
     chosen = choose_pairs([t.seed for t in trajectories], count, rng)
     first, second = [trajectories[a] for a, _, _ in chosen], [trajectories[b] for _, b, _ in chosen]
     answers = labeler.label(first, second)
-    weights = labeler.weigh(first, second) if isinstance(labeler, WeighingLabeler) else np.ones(len(chosen))
-    rows = [
+    return PreferenceStore(store).append(
+        _rows(trajectories, labeler, chosen, answers, teacher, f"{teacher}-{mark}-{seed}")
+    )
+
+
+def grade(
+    store: TrajectoryStore, trajectories: list[Trajectory], settings: Mapping[str, Any], seed: int, preset: str
+) -> list[float]:  # fmt: skip
+    """Have the labeler of `settings` score every episode; the best against the worst of each reset goes to the sidecar as an answer.
+
+    Raises `InputError` for a labeler that compares only.
+    """
+    from hydra.utils import instantiate
+
+    labeler: Any = instantiate(settings)
+    if not isinstance(labeler, Grader):
+        raise InputError(
+            f"rank_by=scores: got labeler {preset}, which only compares, wanted one with scores. Take labeler=stages_completion, "
+            "success or return, or rank_by=reward."
+        )
+    teacher, scores = name_of(labeler, preset), labeler.scores(trajectories)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for episode, one in enumerate(trajectories):
+        groups[one.seed].append(episode)
+    ends = [(max(g, key=lambda i: scores[i]), min(g, key=lambda i: scores[i])) for g in groups.values()]
+    chosen = [(a, b, "best_worst") for a, b in ends if scores[a] > scores[b]]
+    mark = f"{teacher}-{identity(settings)}-{seed}"
+    PreferenceStore(store).append(_rows(trajectories, labeler, chosen, np.ones(len(chosen)), teacher, mark))
+    return [float(score) for score in scores]
+
+
+def _rows(
+    trajectories: list[Trajectory], labeler: Labeler, chosen: list[tuple[int, int, str]], answers: np.ndarray, teacher: str, mark: str
+) -> list[Pair]:  # fmt: skip
+    """Answers about whole episodes as rows of the sidecar, each with the weight that its rater gives it."""
+    weights = np.ones(len(chosen))
+    if isinstance(labeler, WeighingLabeler):
+        weights = labeler.weigh([trajectories[a] for a, _, _ in chosen], [trajectories[b] for _, b, _ in chosen])
+    return [
         Pair(
             Window(a, 0, len(trajectories[a])), Window(b, 0, len(trajectories[b])), float(answer), float(weight), teacher,
             label_model=teacher, teacher=teacher, criterion=getattr(labeler, "criterion", ""),
             noise_model=getattr(labeler, "noise_model", ""), strategy=strategy, segment_policy="whole",
-            same_init=trajectories[a].seed == trajectories[b].seed, uid=f"{teacher}-{mark}-{seed}-{a}-{b}",
+            same_init=trajectories[a].seed == trajectories[b].seed, uid=f"{mark}-{a}-{b}",
         )
         for (a, b, strategy), answer, weight in zip(chosen, answers, weights, strict=True)
     ]  # fmt: skip
-    return PreferenceStore(store).append(rows)

@@ -13,14 +13,17 @@ from robopref.arrays import InputError
 from robopref.checkpoint import load
 from robopref.data.files import atomic_file, locked, read_json, write_json
 from robopref.data.preferences import PreferenceStore
+from robopref.data.stage_spec import read, ready_spec
 from robopref.data.store import TrajectoryStore
 from robopref.rollout import check_fit
 from robopref.stages import baselines
-from robopref.stages.align import gather_round, judge, rounds_of
+from robopref.stages.align import gather_round, rounds_of
 from robopref.stages.collect import mixture, scripted, write
 from robopref.stages.environments import environments
 from robopref.stages.evaluate import evaluate, summary
+from robopref.stages.evidence import asked
 from robopref.stages.folders import claim
+from robopref.stages.gate import judge, judged, resets
 from robopref.stages.label import name_of
 from robopref.stages.parallel import spread
 from robopref.stages.pictures import pictures_of, settings_of
@@ -48,6 +51,10 @@ def run(config: Config, out: Path, command: str) -> None:
     env = environments(config["env"], 1)[0]  # a wrong task must not claim the folder, nor a policy that does not fit
     if config["checkpoint"]:
         check_fit(load(config["checkpoint"]).spec, env)
+    for labeler in (config["labeler"], *config["objectives"]["others"]):
+        if labeler["_target_"].endswith(".Stages"):  # costs without stages would be noticed after the rollouts
+            spec = labeler.get("spec")
+            _ = read(spec) if spec else ready_spec(config["task"])
     with locked(out):
         _run(config, out, command)
 
@@ -107,7 +114,7 @@ def align(config: Config, out: Path) -> None:
     """The aligned arm and, beside it, every baseline of the configuration."""
     found = read_json(out / "base" / "base.json")
     base, wanted = out / found["policy"], config["baselines"]
-    judge(config, base, out / "judged", config["workers"])
+    judge(config, base, out / "judged", resets(config), config["workers"])
     gather_round(config, base, out / "rounds", 0, config["workers"])
     calls: list[tuple[Any, ...]] = [(config, out, "aligned", base, 1.0)]
     if "aligned_no_pairs" in wanted:
@@ -117,7 +124,7 @@ def align(config: Config, out: Path) -> None:
     jobs: dict[str, tuple[Any, ...]] = {
         "cloned": (config, out, base, found["level"]),
         "filtered": (config, out, base, aligned["stores"]),
-        "plain_dpo": (config, out, base, aligned["stores"]),
+        **{name: (config, out, base, aligned["stores"], name) for name in baselines.ON_ANSWERS},
     }
     if config["checkpoint"]:  # the demonstrations of a given base are not known
         jobs.pop("cloned")
@@ -139,12 +146,8 @@ def align(config: Config, out: Path) -> None:
 
 
 def _baseline(name: str, arguments: tuple[Any, ...]) -> str:
-    arms: dict[str, Callable[..., str]] = {
-        "cloned": baselines.cloned,
-        "filtered": baselines.filtered,
-        "plain_dpo": baselines.plain_dpo,
-    }
-    return arms[name](*arguments)
+    arms: dict[str, Callable[..., str]] = {"cloned": baselines.cloned, "filtered": baselines.filtered}
+    return arms.get(name, baselines.on_answers)(*arguments)
 
 
 def measure(config: Config, out: Path, command: str) -> None:
@@ -157,15 +160,13 @@ def measure(config: Config, out: Path, command: str) -> None:
     )
     policies, tests = summary(table)
     base = read_json(out / "base" / "base.json")
-    guard = [g for g in arms["guard"] if g["arm"] == "aligned"]
-    asked = sum(len(PreferenceStore(TrajectoryStore(out / s)).pairs()) for s in arms["stores"])
     metrics = {
-        "task": config["task"], "seed": config["seed"], "experiment": config["experiment"], "labels_asked": asked,
-        "episodes_judged": config["gate"]["episodes"] * (1 + len(guard)),
+        "task": config["task"], "seed": config["seed"], "experiment": config["experiment"], "labels_asked": sum(asked(out / store) for store in arms["stores"]),
+        "episodes_judged": judged([out / "judged", *out.glob("arms/aligned/round-*/judged")]),
         "labeler": name_of(instantiate(config["labeler"]), config["labeler_name"]),
         "policies": policies, "tests": tests, "base_level": base["level"], "base_search": _timeless(base["search"]),
         "guard": _timeless(arms["guard"]), "choice": arms.get("choice", {}),
-        "notes": notes(policies, tests, base["search"]), "seconds": seconds(out), "command": command,
+        "notes": notes(config, policies, tests, base["search"]), "seconds": seconds(out), "command": command,
     }  # fmt: skip
     write_log(out)
     write_json(out / "metrics.json", metrics)
@@ -176,9 +177,15 @@ def _timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-def notes(policies: dict[str, Any], tests: list[dict[str, Any]], search: list[dict[str, Any]]) -> list[str]:
+def notes(
+    config: Config, policies: dict[str, Any], tests: list[dict[str, Any]], search: list[dict[str, Any]]
+) -> list[str]:
     """What a reader must know first."""
     said = []
+    if config["rank_by"] == "scores":
+        said.append(
+            "The labeler scored every rollout (one label each); a score may look at success, which people would have to say."
+        )
     for test in tests:
         if (test["a"], test["b"]) == ("aligned", "aligned_no_pairs") and test["ci95"][0] <= 0:
             said.append("The preference term adds nothing that these resets can show over the same run without it.")
@@ -201,7 +208,7 @@ def seconds(out: Path) -> dict[str, float]:
         "collect": total("demonstrations/done.json"),
         "pretrain": read_json(out / "base" / "base.json")["seconds"],
         "align": aligned,
-        "baselines": total("arms/aligned_no_pairs/*/*/done.json", "arms/aligned_no_pairs/chosen/done.json", "arms/cloned/done.json", "arms/filtered/done.json", "arms/plain_dpo/done.json"),
+        "baselines": total("arms/aligned_no_pairs/*/*/done.json", "arms/aligned_no_pairs/chosen/done.json", "arms/*/done.json"),
         "evaluate": total("evaluation/done.json"),
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 def likelihood(rows: Sequence[Row]) -> str | None:
     """Winners' and losers' likelihood relative to the round's reference over steps; held-out ones dashed."""
-    if not any("align/rho_winner" in row for row in rows):
+    if not any("align/rho_winner" in row or "guard/rho_winner" in row for row in rows):
         return None
 
     def draw(axes: Axes) -> None:
@@ -70,6 +70,10 @@ def rounds(guard: Sequence[Row]) -> str | None:
 
     def draw(axes: Axes) -> None:
         axes.plot(ticks, _floats(kept, 100), color=GOOD, marker="o", markersize=5, linewidth=2, label="kept")
+        for n, row in zip(numbers, known, strict=True):
+            if "ci95_after" in row:
+                colour = GOOD if row.get("accepted") else BAD
+                axes.plot([n, n], _floats(row["ci95_after"], 100), color=colour, linewidth=1, alpha=0.6)
         if refused:
             x, y = zip(*refused, strict=True)
             axes.plot(x, _floats(y, 100), "x", color=BAD, markersize=7, markeredgewidth=2, label="rolled back")

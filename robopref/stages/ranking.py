@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from robopref.arrays import InputError
+from robopref.data.strategies import SampledPairs, rejection_pairs, semi_policy_pairs
 from robopref.learners.align import PairTable
+from robopref.learners.conditioned import indicators_from_pairs
 
 
 @dataclass(frozen=True)
@@ -19,24 +22,30 @@ class Ranking:
     """(W,) int64, the best trajectories so far, without those of held-out resets."""
     train: PairTable
     held_out: PairTable
+    indicator: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    """(N,) float32: 1 preferred, -1 not, 0 held out or never judged; what a conditioned policy is told."""
 
 
 def rank(
-    predicted: np.ndarray, seeds: np.ndarray, rounds: np.ndarray, top: float, held_out: float, seed: int
-) -> Ranking:
+    predicted: np.ndarray, seeds: np.ndarray, rounds: np.ndarray, top: float, held_out: float, seed: int, hard: bool = False
+) -> Ranking:  # fmt: skip
     """Winners and pairs from predicted returns.
 
     predicted (N,): logits of the reward model; seeds (N,), rounds (N,): reset and round of each trajectory. Winners: the
     `top` share of all rounds together, so that better rounds give more. Pairs: best against worst of a reset, where the
     gap is at least one standard deviation of all predictions (two successes that differ by a little are style, not
-    preference); prob_first is what the reward model says. Some resets are held out for the guard: none of their rollouts
+    preference); prob_first is what the reward model says, or 1 where scores are `hard`, in units that are no logits. Some resets are held out for the guard: none of their rollouts
     is an anchor or in a training pair.
     """
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, key in enumerate(zip(rounds.tolist(), seeds.tolist(), strict=True)):
         groups[key].append(index)
-    members = list(groups.values())
-    ends = [(max(g, key=lambda i: predicted[i]), min(g, key=lambda i: predicted[i])) for g in members]
+    members = [sorted(g, key=lambda i: predicted[i]) for g in groups.values() if len(g) > 1]
+    if not members:
+        raise InputError(
+            "ranking: got no reset with two rollouts, wanted several of each (a winner needs a loser). Raise rounds.replicas."
+        )
+    ends = [(g[-1], g[0]) for g in members]
     first, second = np.array([a for a, _ in ends]), np.array([b for _, b in ends])
     gap = predicted[first] - predicted[second]
     kept = np.flatnonzero(gap >= max(float(predicted.std()), 1e-6))
@@ -50,13 +59,53 @@ def rank(
     anchors = best[: max(1, round(top * len(predicted)))]
 
     def table(rows: np.ndarray) -> PairTable:
-        prob = 1 / (1 + np.exp(-gap[rows]))
+        prob = np.ones(len(rows)) if hard else 1 / (1 + np.exp(-gap[rows]))
         return PairTable(
             torch.from_numpy(first[rows]), torch.from_numpy(second[rows]),
             torch.from_numpy(prob.astype(np.float32)), torch.ones(len(rows)),
         )  # fmt: skip
 
-    return Ranking(torch.from_numpy(np.sort(anchors)), table(order[cut:]), table(order[:cut]))
+    indicator = torch.full((len(predicted),), -1.0)
+    indicator[watched], indicator[anchors] = 0.0, 1.0
+    return Ranking(torch.from_numpy(np.sort(anchors)), table(order[cut:]), table(order[:cut]), indicator)
+
+
+def from_answers(pairs: PairTable, trajectories: int, held_out: float, seed: int) -> Ranking:
+    """The answered pairs as they are: some watch, the winners of the others are the anchors."""
+    train, watch = halves(pairs, held_out, seed)
+    watched = {*watch.first.tolist(), *watch.second.tolist()}
+    decided = train.prob_first != 0.5
+    best = torch.where(train.prob_first > 0.5, train.first, train.second)[decided].unique()
+    anchors = torch.tensor([one for one in best.tolist() if one not in watched], dtype=torch.int64)
+    if len(anchors) == 0:
+        raise InputError(
+            f"answers: got {len(pairs)} without a decided one to learn from, wanted more. Label more pairs."
+        )
+    return Ranking(anchors, train, watch, indicators_from_pairs(train, trajectories))
+
+
+def semi_policy(ranking: Ranking, seeds: np.ndarray, rounds: np.ndarray, seed: int) -> Ranking:
+    """The same winners, each against a rollout of its reset by an earlier checkpoint or the present one (SePPO)."""
+    own = np.flatnonzero(ranking.indicator.numpy() != 0)
+    best = ranking.anchors.numpy()
+    made = semi_policy_pairs(best, seeds[best], own, seeds[own], rounds[own], np.random.default_rng([seed, 6]))
+    return replace(ranking, train=_table(made))
+
+
+def rejection(ranking: Ranking, predicted: np.ndarray, seeds: np.ndarray, rounds: np.ndarray, seed: int) -> Ranking:
+    """Pairs of rollouts of a reset accepted as if drawn from the better policy (RSO), in units of the predictions' deviation."""
+    free = np.flatnonzero(ranking.indicator.numpy() != 0)
+    unit = max(float(predicted.std()), 1e-6)
+    _, group = np.unique(np.stack([rounds, seeds]), axis=1, return_inverse=True)
+    made = rejection_pairs(predicted[free] / unit, group[free], 3, 1.0, np.random.default_rng([seed, 7]))
+    at = SampledPairs(free[made.first], free[made.second], made.prob_first, made.weight)
+    return replace(ranking, train=_table(at))
+
+
+def _table(pairs: SampledPairs) -> PairTable:
+    first, second = (torch.from_numpy(side.astype(np.int64)) for side in (pairs.first, pairs.second))
+    prob, weight = (torch.from_numpy(x.astype(np.float32)) for x in (pairs.prob_first, pairs.weight))
+    return PairTable(first, second, prob, weight)
 
 
 def halves(pairs: PairTable, held_out: float, seed: int) -> tuple[PairTable, PairTable]:

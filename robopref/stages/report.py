@@ -12,7 +12,7 @@ from typing import Any
 from robopref.arrays import InputError
 from robopref.data.files import read_json, write_text
 from robopref.stages import plots
-from robopref.stages.verdict import WHO, comparisons, interval, p_value, percent, points, shown_order, verdict
+from robopref.stages.verdict import WHO, comparisons, interval, p_value, percent, points, rates, shown_order, verdict
 
 _MEDIA = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 _VIDEO_PAIRS = 6
@@ -42,7 +42,13 @@ def report(run: Path) -> Path:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"percent": percent, "points": points, "p_value": p_value, "interval": interval}
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "p_value": p_value,
+        "interval": interval,
+        "rates": rates,
+    }
     curves = [(title, text, Markup(svg)) for title, text, svg in _curves(_log(run))]
     guard = [row for row in metrics.get("guard", []) if row.get("arm", "aligned") == "aligned"]
     guard_plot = plots.rounds(guard)
@@ -110,6 +116,11 @@ def _curves(log: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
             "Pairs in the right order",
             "Share of pairs whose preferred side became the likelier one.",
             plots.line(align, "align/pair_accuracy", "pair accuracy", 0.5, "guard/pair_accuracy"),
+        ),
+        (
+            "Distance from the reference",
+            "KL surrogate: how much less likely held-out rollouts of the reference became, per action element.",
+            plots.line(align, "guard/kl", "KL surrogate", 0.0),
         ),
         ("Alignment loss", "The loss that was minimised.", plots.line(align, "align/loss", "loss")),
         (

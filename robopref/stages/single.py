@@ -10,14 +10,15 @@ from robopref.checkpoint import load
 from robopref.data.files import atomic_folder, free, write_json
 from robopref.data.store import TrajectoryStore
 from robopref.stages import pretrain as pretraining
-from robopref.stages.align import align_policy, labelled_pairs, read_rounds, winners
+from robopref.stages.align import align_policy
 from robopref.stages.collect import collect_policy, mixture, scripted, write
 from robopref.stages.environments import roll
 from robopref.stages.evaluate import outcomes, summary
+from robopref.stages.evidence import check_compared, labelled_pairs, read_rounds
 from robopref.stages.label import ask
 from robopref.stages.origin import provenance
 from robopref.stages.pictures import drawn, load_episodes, pictures_of, settings_of
-from robopref.stages.ranking import Ranking, halves
+from robopref.stages.ranking import from_answers
 from robopref.stages.reward_quality import reward_of_store
 from robopref.stages.units import write_log
 
@@ -38,7 +39,10 @@ def collect(config: Config, out: Path) -> str:
         seeds = [config["rounds"]["first_reset"] + reset for reset in resets]
         checkpoint, expert = Path(config["checkpoint"]), config["record_expert"]
         load(checkpoint)
-        collect_policy(checkpoint, config["env"], seeds, seed, out, config["workers"], expert, states, cameras)
+        log_prob = config["record_log_prob"]
+        collect_policy(
+            checkpoint, config["env"], seeds, seed, out, config["workers"], expert, states, cameras, log_prob
+        )
     else:
         behaviours = mixture(config["imperfections"]["good"] | config["imperfections"]["faulty"], count)
         render = settings_of(config["env"], cameras)
@@ -82,23 +86,18 @@ def align(config: Config, out: Path) -> str:
     free(out)
     store = _store(config, "align")
     trajectories, answers, _ = read_rounds([store.root], load(config["checkpoint"]).spec.pictures)
-    train, held_out = halves(labelled_pairs(answers, ties=True), config["rounds"]["held_out"], config["seed"])
-    import torch
-
-    watched = {*held_out.first.tolist(), *held_out.second.tolist()}
-    anchors = [one for one in winners(answers) if one not in watched]
-    ranking = Ranking(torch.tensor(anchors, dtype=torch.int64), train, held_out)
-    if len(ranking.anchors) == 0 or len(train) == 0:
-        raise InputError(
-            f"align: got {len(answers)} answers without a decided one to learn from, wanted more. Label more pairs."
-        )
+    pairs = labelled_pairs(answers, ties=True)
+    check_compared(trajectories, pairs)
+    ranking = from_answers(pairs, len(trajectories), config["rounds"]["held_out"], config["seed"])
     logs: list[dict[str, Any]] = []
     with atomic_folder(out) as partial:
         found, stopped = align_policy(
             config, Path(config["checkpoint"]), trajectories, ranking, 1.0, partial, logs, "aligned", 0
         )
         write_log(partial / "log.jsonl", logs)
-    unguarded = "" if len(held_out) else f"; {len(answers)} answers are too few to hold some out, so the guard was off"
+    unguarded = (
+        "" if len(ranking.held_out) else f"; {len(answers)} answers are too few to hold some out, so the guard was off"
+    )
     return f"policy in {out / 'policy'} {found or ''}{' ' + stopped if stopped else ''}{unguarded}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ WHO = {
     "cloned": "cloned for as long again, no preferences used",
     "filtered": "cloned on the preferred trajectories only",
     "plain_dpo": "DPO as published: no anchor, no guard",
+    "diffusion_cpl": "contrastive preference learning on denoising errors, as published",
+    "fkpd": "forward KL to the data instead of a reference, as published",
+    "mapo": "margins of one network's errors without a reference, as published",
     "aligned_no_pairs": "the aligned run with the preference term switched off",
     "aligned": "fine-tuned on the comparisons",
 }
@@ -141,6 +144,11 @@ def interval(test: Comparison) -> str:
 def p_value(p: float) -> str:
     """`p = 0.013`, `p < 0.0001`."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def rates(bounds: Sequence[float]) -> str:
+    """(0.31, 0.5) -> `31 to 50%`."""
+    return f"{round(100 * bounds[0])} to {percent(round(bounds[1], 2))}"
 
 
 def _short(value: float) -> str:

@@ -22,9 +22,10 @@ from robopref.data.store import TrajectoryStore
 from robopref.learners.align import PairTable
 from robopref.rollout import Episode
 from robopref.stages import baselines, pretrain, vla_metrics
-from robopref.stages.align import align_policy, read_rounds
+from robopref.stages.align import align_policy
 from robopref.stages.collect import collect_policy, mixture, scripted, write
 from robopref.stages.environments import dims_of
+from robopref.stages.evidence import read_rounds
 from robopref.stages.folders import prepare
 from robopref.stages.label import ask
 from robopref.stages.origin import provenance

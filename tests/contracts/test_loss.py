@@ -92,6 +92,8 @@ def test_a_tie_does_what_the_table_says(preset):
         assert apart == pytest.approx((0, 0), abs=1e-7)
     elif tie == "falls":
         assert min(at_zero) > 0
+    elif tie == "rises":
+        assert max(apart) < 0
     elif tie == "apart":
         assert apart[0] < 0 < apart[1]
     else:
