@@ -53,8 +53,8 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
             best = new if gate["difference"] >= 0 else best  # small losses of several rounds must not add up
             accepted.append(policy)
     choice = {}
-    if accepted and config["choose"]["resets"]:
-        choice = choose(config, accepted, place / "align" / "reward", folder / "chosen")
+    if config["choose"]["resets"]:
+        choice = choose(config, accepted or [base], place / "align" / "reward", folder / "chosen")
         policy = folder / "chosen" / "policy"
     return {"policy": str(policy), "guard": record, "choice": choice, "stores": [str(s) for s in stores]}
 
