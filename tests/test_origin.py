@@ -48,7 +48,7 @@ def test_the_models_of_every_maker_carry_version_seed_data_command_and_reference
     config["checkpoint"] = str(base)
     single.align(config, tmp_path / "dpo")
     baselines.filtered(config, tmp_path, base, [str(tmp_path / "store")])
-    baselines.plain_dpo(config, tmp_path, base, [str(tmp_path / "store")])
+    baselines.on_answers(config, tmp_path, base, [str(tmp_path / "store")], "plain_dpo")
     made = {"base": base, "aligned": tmp_path / "dpo/policy"}
     made |= {name: tmp_path / "arms" / name / "policy" for name in ("filtered", "plain_dpo")}
     for name, folder in made.items():
