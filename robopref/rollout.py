@@ -253,10 +253,6 @@ def with_log_prob(policy: Policy, trajectory: Trajectory, noise_seed: int = 0) -
     return replace(trajectory, extra={**trajectory.extra, "log_prob": log_prob})
 
 
-def _finish(state: _Running, policy_name: str) -> Trajectory:
-    return trajectory(state.rows, state.env, state.episode.seed, policy_name)
-
-
 def trajectory(
     rows: dict[str, list[np.ndarray | float | bool]], env: Environment, seed: int, policy_name: str, sentence: str = ""
 ) -> Trajectory:
