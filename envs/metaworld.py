@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium
@@ -20,7 +20,7 @@ from robopref.arrays import InputError
 from .metaworld_fast import LeanStep, lean_class, lean_policy
 from .metaworld_state import Pristine, StateCodec, model_fields, moved_rows
 from .metaworld_tasks import canonical
-from .rendering import Pictures, check_cameras, settings, shared
+from .rendering import Mark, Pictures, Rod, check_cameras, settings, shared
 from .upstream import POLICIES, TASK_CLASSES, mujoco
 
 LONGEST = 500
@@ -133,13 +133,13 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         """What determines the pixels besides the state. Raises `InputError` where pictures are switched off."""
         return settings(self.image_size)
 
-    def render(self, camera: str | None = None) -> np.ndarray:
-        """Upright picture (image_size, image_size, 3) uint8 by a named camera (default: the first, else `corner2`)."""
+    def render(self, camera: str | None = None, drawn: Sequence[Mark | Rod] = ()) -> np.ndarray:
+        """Upright picture (image_size, image_size, 3) uint8 by a named camera (default: the first, else `corner2`), marks drawn into it."""
         camera = camera or (self.cameras[0] if self.cameras else "corner2")
         check_cameras(self._sim.model, (camera,))
         if self._pictures is None:
             self._pictures = shared(self.task, self._sim.model, self.image_size)
-        return self._pictures.take(self._sim.model, self._sim.data, camera)
+        return self._pictures.take(self._sim.model, self._sim.data, camera, drawn)
 
     def close(self) -> None:
         """Let go of the GL context, if a picture was ever taken; the last environment of a task frees it."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import atexit
 import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,28 @@ from .gl import backend, mujoco, open_context
 MAX_GEOMS = 2000
 _UP_Z = 7
 """Row-major index of the world z part of a camera's own up direction in its rotation matrix."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A coloured post or disc that is drawn into the picture and touches nothing: no physics, no place in the model."""
+
+    centre: tuple[float, float, float]
+    """Metres, world frame."""
+    radius: float
+    half_height: float
+    colour: tuple[float, float, float, float]
+    """Red, green, blue, opacity in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Rod:
+    """A rod between two points that is drawn into the picture and touches nothing."""
+
+    begin: tuple[float, float, float]
+    end: tuple[float, float, float]
+    radius: float
+    colour: tuple[float, float, float, float]
 
 
 def check_cameras(model: Any, cameras: tuple[str, ...]) -> None:
@@ -79,13 +103,15 @@ class Pictures:
         self._free.atexit = False
         atexit.register(self._free)
 
-    def take(self, model: Any, data: Any, camera: str) -> np.ndarray:
-        """Upright picture (H, W, 3) uint8 of a model and its data by a named camera, an array of its own."""
+    def take(self, model: Any, data: Any, camera: str, drawn: Sequence[Mark | Rod] = ()) -> np.ndarray:
+        """Upright picture (H, W, 3) uint8 of a model and its data by a named camera, an array of its own, with marks and rods in it."""
         self._context.make_current()
         index = model.camera(camera).id
         self._camera.fixedcamid = index
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(model, data, self._option, self._perturb, self._camera, everything, self._scene)
+        for one in drawn:
+            _add(self._scene, one)
         mujoco.mjr_render(self._view, self._scene, self._drawing)
         mujoco.mjr_readPixels(self._buffer, None, self._view, self._drawing)
         # OpenGL counts rows from below. Meta-World's corner cameras hang upside down: turn those by 180 degrees.
@@ -95,6 +121,19 @@ class Pictures:
     def close(self) -> None:
         """Free the GL context. Further pictures need a new object."""
         self._free()
+
+
+def _add(scene: Any, one: Mark | Rod) -> None:
+    """Put a mark or a rod into a scene that is about to be drawn."""
+    geom, colour = scene.geoms[scene.ngeom], np.array(one.colour, dtype=np.float32)
+    kind = mujoco.mjtGeom.mjGEOM_CYLINDER if isinstance(one, Mark) else mujoco.mjtGeom.mjGEOM_CAPSULE
+    size, centre = np.zeros(3), np.zeros(3)
+    if isinstance(one, Mark):
+        size, centre = np.array([one.radius, one.radius, one.half_height]), np.array(one.centre)
+    mujoco.mjv_initGeom(geom, kind, size, centre, np.eye(3).ravel(), colour)
+    if isinstance(one, Rod):
+        mujoco.mjv_connector(geom, kind, one.radius, np.array(one.begin), np.array(one.end))
+    scene.ngeom += 1
 
 
 _shared: weakref.WeakValueDictionary[tuple[str, int], Pictures] = weakref.WeakValueDictionary()
