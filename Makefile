@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	if [ -z "$${found:-}" ]; then \
 	  echo "got no Python 3.11 to 3.13 with venv, wanted one (Debian: python3-venv), or PYTHON=/path/to/python" >&2; exit 2; fi; \
 	if [ ! -x $(VENV)/bin/python ]; then "$$found" -m venv $(VENV); fi
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,joblib,hardware,vision]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,joblib,hardware,vla]'
 	@touch $(STAMP)
 
 quickstart: $(STAMP) ## the whole story in minutes; ends with OUT/report.html

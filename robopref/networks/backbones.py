@@ -88,13 +88,13 @@ def describe(folder: Path) -> dict[str, Any]:
     return {"library": library, "config": config, "mean": list(mean), "std": list(std)}
 
 
-def extra(module: str, package: str) -> Any:
-    """A module of the extra `vision`. Raises `InputError` where it is not installed."""
+def extra(module: str, package: str, name: str = "vision") -> Any:
+    """A module of the extra `name`. Raises `InputError` where it is not installed."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"got no package {error.name}, wanted {package} for this encoder. Install the extra: pip install 'robopref[vision]'."
+            f"got no package {error.name}, wanted {package}. Install the extra: pip install 'robopref[{name}]'."
         ) from error
 
 
