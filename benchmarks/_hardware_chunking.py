@@ -54,7 +54,7 @@ def seams(mode: Any, delay: int, episodes: int = 4, steps: int = 60) -> tuple[in
     """(steps without an action after the first, p99 of jumps between chunks over p99 of steps within chunks) at a constant delay."""
     from robopref.hardware.arm_reach import HOME, goal_of, observe
     from robopref.hardware.chunk_queue import ChunkQueue, Plan
-    from robopref.hardware.policy_server import Inference, Request
+    from robopref.hardware.inference import Inference, Request
 
     inference, idle = Inference(policy()), 0
     across: list[float] = []

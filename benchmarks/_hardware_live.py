@@ -51,7 +51,7 @@ def adversarial(seconds: float) -> dict[str, Any]:
 
 
 async def _attack(chain: Any, seconds: float) -> dict[str, Any]:
-    from robopref.hardware.agent import wire_status
+    from robopref.hardware.observer import wire_status
     from robopref.hardware.rosbridge import Mailbox, RosBridge
 
     rng, sent, status, stamps = np.random.default_rng(0), 0, Mailbox(), Mailbox()

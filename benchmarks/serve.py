@@ -28,7 +28,8 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
 
 async def _measure(device: str, precision: Any, requests: int) -> dict[str, dict[str, Any]]:
     import torch
-    from robopref.hardware.policy_server import Inference, PolicyServer
+    from robopref.hardware.inference import Inference
+    from robopref.hardware.policy_server import PolicyServer
 
     from robopref.policies.diffusion import Diffusion
     from robopref.types import Dims

@@ -8,14 +8,10 @@ armed. What it does not send, the guard turns into a hold.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
-import re
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,14 +20,14 @@ from robopref.arrays import InputError
 
 from . import command as wire
 from .action_spaces import ActionSpace
-from .chunk_queue import ChunkQueue, Due, Mode, Plan
+from .chunk_queue import ChunkQueue, Mode, Plan
 from .command import Command
+from .observer import Observer, Reading, Seen
+from .periods import Step, Tally
 from .policy_client import PolicyClient, chunk_of
 from .reasons import State
-from .rosbridge import Mailbox, RosBridge
+from .rosbridge import RosBridge
 from .topics import Topics
-
-_STAMP = re.compile(r"rp1 t=(\d{1,18})")
 
 
 @dataclass(frozen=True)
@@ -54,69 +50,12 @@ class AgentSettings:
     """Whether holds that only arming ends, and idleness, are left without asking a person."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What the robot said at one moment of its own clock."""
-
-    stamp: float
-    q: np.ndarray
-    dq: np.ndarray
-    tau: np.ndarray
-    age: float
-    """Seconds since it arrived here."""
-
-
-@dataclass
-class Step:
-    """One period of the loop, for the recorder."""
-
-    number: int
-    reading: Reading | None
-    observation: np.ndarray | None
-    status: dict[str, Any]
-    due: Due | None = None
-    target: np.ndarray | None = None
-    sent: int = -1
-    lateness: float = 0.0
-    latency: float = float("nan")
-    overhead: float = float("nan")
-    adopted: np.ndarray | None = None
-    picture: bytes | None = None
-
-
-@dataclass
-class Tally:
-    """What the loop lived through; percentiles are taken over these."""
-
-    steps: int = 0
-    missed: int = 0
-    commands: int = 0
-    idle: int = 0
-    """Steps without an action while the arm could have moved."""
-    stale_replies: int = 0
-    bad_replies: int = 0
-    lost_questions: int = 0
-    arms: int = 0
-    jitter: list[float] = field(default_factory=list)
-    ages: list[float] = field(default_factory=list)
-    overheads: list[float] = field(default_factory=list)
-    adopted_ages: list[float] = field(default_factory=list)
-    action_ages: list[float] = field(default_factory=list)
-
-    def report(self) -> dict[str, float]:
-        """Counts, and percentiles in milliseconds."""
-        told: dict[str, float] = {}
-        for name in ("steps", "missed", "commands", "idle", "stale_replies", "bad_replies", "lost_questions", "arms"):
-            told[name] = getattr(self, name)
-        for name in ("jitter", "ages", "overheads", "adopted_ages", "action_ages"):
-            values = getattr(self, name)
-            for q in (50, 99):
-                told[f"{name}_p{q}_ms"] = round(1000 * float(np.percentile(values, q)), 2) if values else float("nan")
-        return told
-
-
 class Agent:
-    """Runs a policy server's chunks on an arm behind a bridge. `observe(q) -> (D,)` is what the policy sees."""
+    """Runs a policy server's chunks on an arm behind a bridge.
+
+    observe: (q (7,)) -> (D,), the state that the policy sees. sentence: what the arm is asked to do, for a policy that reads.
+    Raises `InputError` at the first period with a policy that does not fit.
+    """
 
     def __init__(
         self,
@@ -127,18 +66,19 @@ class Agent:
         settings: AgentSettings | None = None,
         topics: Topics | None = None,
         record: Callable[[Step], None] | None = None,
+        sentence: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.bridge, self.client, self._observe, self.space = bridge, client, observe, space
+        self.bridge, self.client, self.space, self.sentence = bridge, client, space, sentence
         self.settings, self.topics = settings or AgentSettings(), topics or Topics()
-        self._record = record
+        self._record, self._clock = record, clock
+        self._observer = Observer(observe, self.settings.skew, self.settings.camera_period, clock)
         self.tally, self.status, self.paused = Tally(), dict[str, Any](), False
-        self._joints, self._guard, self._camera = Mailbox(), Mailbox(), Mailbox()
         self._queue: ChunkQueue | None = None
-        self._history: deque[np.ndarray] = deque()
         self._asked: dict[int, tuple[int, float, float]] = {}
         self._epoch = self._seq = self._number = 0
         self._before: np.ndarray | None = None
-        self._armed_at = 0.0
+        self._armed_at = float("-inf")
         self._chunk = 0
         self._stamps: dict[int, float] = {}
         """Robot-side stamps of the observations behind the chunks in the queue, by step."""
@@ -148,11 +88,7 @@ class Agent:
         topics, bridge = self.topics, self.bridge
         bridge.advertise(topics.command, "trajectory_msgs/JointTrajectory")
         bridge.advertise(topics.control, "std_msgs/String")
-        bridge.subscribe(topics.joint_states, "sensor_msgs/JointState", self._joints, queue_length=1)
-        bridge.subscribe(topics.status, "std_msgs/String", self._guard, queue_length=1)
-        if topics.camera:
-            kind = "sensor_msgs/CompressedImage"
-            bridge.subscribe(topics.camera, kind, self._camera, throttle_rate=50, queue_length=1, compression="cbor")
+        self._observer.subscribe(bridge, topics)
         bridge.on_connect.append(self._reconnected)
 
     def _reconnected(self) -> None:
@@ -168,7 +104,6 @@ class Agent:
 
     def rearm(self) -> None:
         """A person asks for a new epoch now."""
-        self._armed_at = 0.0
         self._epoch = max(self._epoch, int(self.status.get("epoch", 0))) + 1
         self._seq = 0
         self.tally.arms += self.control("arm", epoch=self._epoch)
@@ -176,12 +111,12 @@ class Agent:
 
     def joints(self) -> np.ndarray | None:
         """The newest joint positions (7,), or None before the first."""
-        reading = self._read_joints()
+        reading = self._observer.reading()
         return None if reading is None else reading.q
 
     def picture(self) -> bytes | None:
         """The newest JPEG of the camera."""
-        return _picture_of(self._camera.message)
+        return self._observer.picture()
 
     async def run(self, seconds: float = float("inf")) -> None:
         """Run the loop for a while; periods that were missed are counted and not made up for."""
@@ -204,77 +139,34 @@ class Agent:
         self._number += 1
         self.tally.steps += 1
         self._read_status()
-        reading = self._read_joints()
+        reading = self._observer.reading()
         fresh = reading is not None and reading.age <= self.settings.observation_age
-        observation = self._seen(reading) if fresh and reading is not None else None
-        step = Step(self._number, reading, observation, dict(self.status), lateness=late)
+        seen = self._observer.seen(reading, self.client.metadata) if fresh and reading is not None else None
+        step = Step(self._number, reading, None if seen is None else seen.state, dict(self.status), lateness=late)
         if self._queue is None and self.client.connected:
             self._queue = self._make_queue()
         if reading is not None and self._queue is not None:
-            step.picture = self._picture(reading)
+            step.picture = self._observer.picture(reading)
             self._adopt(reading, step)
             self._arm()
-            if observation is not None and not self.paused:
-                self._ask(reading, observation)
+            if seen is not None and not self.paused:
+                self._ask(reading, seen)
             self._command(reading, step)
         if self._record is not None:
             self._record(step)
         return step
 
-    # Reading ---------------------------------------------------------------------------------------------------------
-
     def _read_status(self) -> None:
-        message = self._guard.message
-        if isinstance(message, dict) and isinstance(message.get("data"), str) and self._guard.age < 1.0:
-            told = wire_status(message["data"])
-            before = self.status.get("state")
-            self.status = told
-            if told.get("state") not in ("RUNNING", "ARMED") and before in ("RUNNING", "ARMED"):
-                self._forget()
-        else:
-            self.status = {}
+        before, self.status = self.status.get("state"), self._observer.status()
+        if self.status and self.status.get("state") not in ("RUNNING", "ARMED") and before in ("RUNNING", "ARMED"):
+            self._forget()
 
     def _forget(self) -> None:
         """The arm stopped: no chunk of before is continued."""
         self._before = None
-        self._history.clear()
+        self._observer.forget()
         if self._queue is not None:
             self._queue.clear()
-
-    def _read_joints(self) -> Reading | None:
-        message = self._joints.message
-        if not isinstance(message, dict):
-            return None
-        header = message.get("header")
-        match = _STAMP.fullmatch(str(header.get("frame_id"))) if isinstance(header, dict) else None
-        numbers = [_numbers(message.get(name)) for name in ("position", "velocity", "effort")]
-        if match is None or any(n is None for n in numbers):
-            return None
-        q, dq, tau = numbers
-        assert q is not None
-        assert dq is not None
-        assert tau is not None
-        return Reading(int(match.group(1)) * 1e-6, q, dq, tau, self._joints.age)
-
-    def _seen(self, reading: Reading) -> np.ndarray:
-        """The history (K, D) the policy asks for, oldest first."""
-        wanted = int(self.client.metadata.get("history", 1))
-        self._history.append(self._observe(reading.q))
-        while len(self._history) < wanted:
-            self._history.appendleft(self._history[0])
-        while len(self._history) > wanted:
-            self._history.popleft()
-        return np.stack(self._history).astype(np.float32)
-
-    def _picture(self, reading: Reading) -> bytes | None:
-        """The camera's JPEG if it belongs to this reading."""
-        message = self._camera.message
-        if (
-            not isinstance(message, dict)
-            or abs(self._camera.age - reading.age) > self.settings.skew + self.settings.camera_period
-        ):
-            return None
-        return _picture_of(message)
 
     # Chunks ----------------------------------------------------------------------------------------------------------
 
@@ -284,31 +176,43 @@ class Agent:
             raise InputError(
                 f"agent: got a policy with {told.get('action')} actions, wanted {self.space.width} ({self.space.kind})."
             )
+        if len(told.get("cameras", [])) > 1:
+            raise InputError(
+                f"agent: got a policy that looks through {', '.join(told['cameras'])}, wanted at most one camera.\n"
+                "Train it on the pictures of one."
+            )
+        if told.get("words") and not self.sentence:
+            raise InputError(
+                "agent: got no sentence, wanted one: the policy reads what is asked of it. Say sentence='...'."
+            )
         return ChunkQueue(int(told["horizon"]), int(told["execute"]), self.settings.mode)
 
-    def _ask(self, reading: Reading, observation: np.ndarray) -> None:
+    def _ask(self, reading: Reading, seen: Seen) -> None:
         assert self._queue is not None
-        waiting = [
-            number for number, (_, _, sent) in self._asked.items() if time.monotonic() - sent > self.settings.patience
-        ]
-        for number in waiting:
+        now = self._clock()
+        for number in [n for n, (_, _, sent) in self._asked.items() if now - sent > self.settings.patience]:
             del self._asked[number]
             self.tally.lost_questions += 1
             self._queue.forget()
-        if self.status.get("state") not in ("ARMED", "RUNNING", "HOLD"):
+        blind = bool(self.client.metadata.get("cameras")) and not seen.images
+        if blind or self.status.get("state") not in ("ARMED", "RUNNING", "HOLD"):
             return
         plan = self._queue.plan(self._number)
         if plan is None:
             return
         self._chunk += 1
-        if self.client.ask(self._request(plan, observation)):
-            self._asked[self._chunk] = (plan.step, reading.stamp, time.monotonic())
+        if self.client.ask(self._request(plan, seen)):
+            self._asked[self._chunk] = (plan.step, reading.stamp, now)
         else:
             self._queue.forget()
 
-    def _request(self, plan: Plan, observation: np.ndarray) -> dict[str, Any]:
-        told: dict[str, Any] = {"state": observation, "robopref/obs_id": self._chunk}
+    def _request(self, plan: Plan, seen: Seen) -> dict[str, Any]:
+        told: dict[str, Any] = {"state": seen.state, "robopref/obs_id": self._chunk}
         told["robopref/deadline_ms"] = 1000.0 * self.settings.adopt_age
+        if seen.images:
+            told["images"] = seen.images
+        if self.client.metadata.get("words"):
+            told["prompt"] = self.sentence
         if plan.previous is not None:
             told |= {"robopref/previous": plan.previous.astype(np.float32), "robopref/delay": plan.delay}
         return told
@@ -342,7 +246,7 @@ class Agent:
 
     def _arm(self) -> None:
         """Ask for a new epoch when the guard will take no command, at most twice a second."""
-        state, now = self.status.get("state"), time.monotonic()
+        state, now = self.status.get("state"), self._clock()
         stuck = state == State.HOLD and (self.status.get("epoch") != self._epoch or not _resumable(self.status))
         wanted = state == State.IDLE or stuck or (state == State.ARMED and self.status.get("epoch") != self._epoch)
         if not wanted or not self.settings.auto_arm or self.paused or now - self._armed_at < 0.5:
@@ -355,12 +259,12 @@ class Agent:
         ready = self.status.get("epoch") == self._epoch and self.status.get("state") in ("ARMED", "RUNNING", "HOLD")
         if not ready or self.paused or reading.age > 2 * self.settings.observation_age:
             return
-        due = self._queue.due(self._number)
-        if due is None:
+        due, period = self._queue.due(self._number), 1.0 / self.settings.hz
+        observed = reading.stamp if due is None else self._stamps.get(due.observed, reading.stamp)
+        # The robot's clock says how old an action is: after a delay on the way here, more time went by than steps were counted.
+        if due is None or reading.stamp - observed > self._queue.horizon * period:
             self.tally.idle += self.tally.commands > 0
             return
-        period = 1.0 / self.settings.hz
-        observed = self._stamps.get(due.observed, reading.stamp)
         if self._before is None:
             self._before = np.array(self.status.get("target", reading.q), dtype=np.float64)
         target, width = self.space.target(due.action, self._before, period)
@@ -376,34 +280,5 @@ class Agent:
             step.due, step.target, step.sent = due, target, self._seq
 
 
-def wire_status(text: str) -> dict[str, Any]:
-    """The guard's status from its JSON; empty for anything else."""
-    try:
-        told = json.loads(text)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
 def _resumable(status: dict[str, Any]) -> bool:
     return not {"BACKEND_ENDED", "OPERATOR", "LINK"} & set(status.get("why", []))
-
-
-def _picture_of(message: Any) -> bytes | None:
-    """The JPEG of a CompressedImage: bytes, a typed array, or base64 where the server writes JSON."""
-    data = message.get("data") if isinstance(message, dict) else None
-    if isinstance(data, str):
-        try:
-            return base64.b64decode(data, validate=True)
-        except binascii.Error:
-            return None
-    return bytes(data) if isinstance(data, bytes | bytearray | np.ndarray) else None
-
-
-def _numbers(value: object) -> np.ndarray | None:
-    """Seven finite numbers, or None."""
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
-    return array if array.shape == (7,) and np.isfinite(array).all() else None

@@ -25,6 +25,7 @@ KEYS = (
     "scale",
     "dialect",
     "hash",
+    "sentence",
 )
 EPISODE = 8.0
 

@@ -43,8 +43,8 @@ def jpeg(picture: np.ndarray, quality: int = 4) -> bytes:
     return buffer.getvalue()
 
 
-def from_jpeg(data: bytes, limit: int = 4096) -> np.ndarray:
-    """The picture (height, width, 3) uint8 in a JPEG. Raises `ValueError` for anything else."""
+def from_jpeg(data: bytes, limit: int = 4096, size: tuple[int, int] | None = None) -> np.ndarray:
+    """The picture (height, width, 3) uint8 in a JPEG, scaled to `size` (height, width). Raises `ValueError` for anything else."""
     import io
 
     import av
@@ -54,7 +54,8 @@ def from_jpeg(data: bytes, limit: int = 4096) -> np.ndarray:
             frame = next(file.decode(video=0))
             if max(frame.width, frame.height) > limit:
                 raise ValueError(f"got a picture of {frame.width} x {frame.height}, wanted at most {limit}")
-            return frame.to_ndarray(format="rgb24")
+            height, width = size or (frame.height, frame.width)
+            return frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
     except (av.FFmpegError, StopIteration) as error:
         raise ValueError(f"got no JPEG: {error}") from error
 

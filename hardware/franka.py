@@ -60,8 +60,15 @@ class ArmNode:
     """Runs guard and backend on one thread; `run` returns when `stop` was called."""
 
     def __init__(
-        self, guard: Guard, backend: Backend, transport: Transport, journal: Journal | None = None, recover: bool = True
+        self,
+        guard: Guard,
+        backend: Backend,
+        transport: Transport,
+        journal: Journal | None = None,
+        recover: bool = True,
+        now: float | None = None,
     ) -> None:
+        """`now`: the clock of `cycle` at this moment, where it is not the monotonic one."""
         self.guard, self.backend, self.transport, self._recover = guard, backend, transport, recover
         self.counts, self._journal = Counts(), journal or Journal(guard, None)
         self._stopping = threading.Event()
@@ -69,7 +76,7 @@ class ArmNode:
         self._recovery: Future[None] | None = None
         self._gripping: Future[None] | None = None
         self._gripped = guard.gripper
-        self._time = time.monotonic()
+        self._time = time.monotonic() if now is None else now
         self._reasons = Reason.NONE
         self._cycle = 0
         self._retry = 0.0

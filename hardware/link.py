@@ -19,23 +19,24 @@ class BridgeError(RuntimeError):
 
 
 class Mailbox:
-    """A box for one message: a newer one replaces it. Ages are seconds of the local monotonic clock."""
+    """A box for one message: a newer one replaces it. Ages are seconds of a clock, the local monotonic one."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.message: Any = None
         self.received = float("-inf")
         self.count = 0
         self._news = asyncio.Event()
 
     def __call__(self, message: Any) -> None:
-        self.message, self.received = message, time.monotonic()
+        self.message, self.received = message, self._clock()
         self.count += 1
         self._news.set()
 
     @property
     def age(self) -> float:
         """Seconds since the message came; infinite before the first."""
-        return time.monotonic() - self.received
+        return self._clock() - self.received
 
     async def next(self, timeout: float | None = None) -> Any:
         """Wait for a message newer than now. Raises `TimeoutError`."""

@@ -1,7 +1,7 @@
 """Serve a policy over a websocket: openpi's wire protocol, one inference at a time, the newest request of each robot wins.
 
-An openpi client works unchanged: it gets the metadata, sends an observation, receives `actions`. Beyond that a request may carry
-`robopref/obs_id`, `robopref/deadline_ms`, `robopref/previous` (n, A) with `robopref/delay` (real-time chunking), and the reply says
+An openpi client works unchanged: it gets the metadata, sends an observation (`state`, and for a policy that looks or reads `images` by
+camera and `prompt`), receives `actions`. Beyond that a request may carry `robopref/obs_id`, `robopref/deadline_ms`, `robopref/previous` (n, A) with `robopref/delay` (real-time chunking), and the reply says
 `robopref/obs_id`, `robopref/policy_hash`, `robopref/t0`. Requests that wait together run as one batch. No pickle, no traceback to
 the peer; loopback unless told otherwise. Over plain HTTP: `/healthz` (503 until warm) and `/metrics`.
 """
@@ -16,33 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from robopref.arrays import InputError
-from robopref.checkpoint import fingerprint, load
-from robopref.policies.real_time_chunking import RealTimeChunking
-from robopref.types import Observation, PolicySpec
 
+from .inference import PROTOCOL, Inference, Request, inference_of, read_request
 from .packing import MAX_BYTES, PackingError, pack, unpack
 
-PROTOCOL = 1
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One robot's question: what it saw, and what it will execute meanwhile."""
-
-    state: np.ndarray
-    """(K, D) float32, oldest first."""
-    obs_id: int = -1
-    deadline: float = float("inf")
-    previous: np.ndarray | None = None
-    """(n, A), n <= H: actions of the old chunk from the observation on."""
-    delay: int = 0
 
 
 @dataclass
@@ -64,101 +48,6 @@ class Metrics:
         recent = self.seconds[-1000:] or [0.0]
         lines += [f'robopref_inference_seconds{{quantile="{q}"}} {np.quantile(recent, q):.6f}' for q in (0.5, 0.99)]
         return "\n".join(lines) + "\n"
-
-
-def read_request(message: dict[str, Any], spec: PolicySpec, now: float) -> Request:
-    """The request in a message. Raises `InputError` for what this policy cannot answer."""
-    if message.get("robopref/proto", PROTOCOL) != PROTOCOL:
-        raise InputError(f"proto: got {message['robopref/proto']!r}, wanted {PROTOCOL}. Use the matching robopref.")
-    state = message.get("state", message.get("observation/state"))
-    wanted = (spec.history, spec.dims.observation)
-    state = _numbers("state", state)
-    if state.shape == wanted[1:]:
-        state = np.broadcast_to(state, wanted)
-    if state.shape != wanted:
-        raise InputError(f"state: got shape {state.shape}, wanted {wanted} or {wanted[1:]}.")
-    previous = message.get("robopref/previous")
-    delay = message.get("robopref/delay", 0)
-    if previous is not None:
-        previous = _numbers("robopref/previous", previous)
-        if previous.ndim != 2 or previous.shape[1] != spec.dims.action or len(previous) > spec.horizon:
-            raise InputError(
-                f"robopref/previous: got {previous.shape}, wanted (n <= {spec.horizon}, {spec.dims.action})."
-            )
-        if not isinstance(delay, int) or not 0 <= delay <= min(len(previous), spec.horizon - len(previous)):
-            # Weights fall between delay and n = H - executed, and executed must be at least the delay.
-            delay = max(0, min(int(delay), len(previous), spec.horizon - len(previous)))
-    deadline = message.get("robopref/deadline_ms")
-    ends = now + float(deadline) / 1000 if isinstance(deadline, int | float) else float("inf")
-    obs_id = message.get("robopref/obs_id", -1)
-    return Request(state, obs_id if isinstance(obs_id, int) else -1, ends, previous, delay)
-
-
-def _numbers(name: str, value: object) -> np.ndarray:
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
-        raise InputError(f"{name}: got {type(value).__name__}, wanted an array of numbers.")
-    array = value.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise InputError(f"{name}: got NaN or infinity, wanted finite numbers.")
-    return array
-
-
-class Inference:
-    """A policy that answers batches of requests; runs on one thread."""
-
-    def __init__(
-        self,
-        policy: Any,
-        policy_hash: str = "",
-        device: str = "cpu",
-        precision: Literal["float32", "bf16"] = "float32",
-        compile: bool = False,
-        mode: Literal["guidance", "prefix"] = "guidance",
-        seed: int = 0,
-    ) -> None:
-        if precision not in ("float32", "bf16"):
-            raise InputError(f"precision: got {precision!r}, wanted float32 or bf16.")
-        policy = policy.acting() if hasattr(policy, "acting") else policy
-        self.policy, self.policy_hash, self.device = policy.to(device).eval(), policy_hash, torch.device(device)
-        self.chunking = RealTimeChunking(policy, mode) if hasattr(policy, "denoiser") else None
-        if compile:
-            policy.denoiser = torch.compile(policy.denoiser)
-        self._bf16 = precision == "bf16"
-        self._generator = torch.Generator(self.device).manual_seed(seed)
-
-    @property
-    def spec(self) -> PolicySpec:
-        """Shapes of the policy."""
-        return self.policy.spec
-
-    def answer(self, requests: list[Request]) -> list[np.ndarray]:
-        """One chunk (H, A) float32 per request, in one batch."""
-        state = torch.from_numpy(np.stack([request.state for request in requests])).to(self.device)
-        observation = Observation(state)
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            if self.chunking is None or all(request.previous is None for request in requests):
-                chunks = self.policy.act(observation, self._generator)
-            else:
-                chunks = self.chunking.resume(observation, *self._continuing(requests), self._generator)
-        return list(chunks.float().cpu().numpy())
-
-    def _continuing(self, requests: list[Request]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        horizon, actions = self.spec.horizon, self.spec.dims.action
-        previous = np.zeros((len(requests), horizon, actions), dtype=np.float32)
-        delay, executed = [0] * len(requests), [horizon] * len(requests)
-        for row, request in enumerate(requests):
-            if request.previous is not None and len(request.previous):
-                previous[row, : len(request.previous)] = request.previous
-                delay[row], executed[row] = request.delay, horizon - len(request.previous)
-        return torch.from_numpy(previous).to(self.device), torch.tensor(delay), torch.tensor(executed)
-
-    def warm_up(self, rounds: int = 3) -> None:
-        """Answer made-up requests, so that the first real one is not the slow one."""
-        state = np.zeros((self.spec.history, self.spec.dims.observation), dtype=np.float32)
-        previous = np.zeros((self.spec.horizon // 2, self.spec.dims.action), dtype=np.float32)
-        for _ in range(rounds):
-            self.answer([Request(state)])
-            self.answer([Request(state, previous=previous, delay=min(1, len(previous)))])
 
 
 class PolicyServer:
@@ -198,6 +87,10 @@ class PolicyServer:
         await self._server.wait_closed()
         self._thread.shutdown()
 
+    async def work(self) -> None:
+        """Serve until cancelled. Raises what ended the inference, if anything does."""
+        await asyncio.gather(*self._tasks)
+
     def _http(self, connection: Any, request: Any) -> Any:
         """Answer plain HTTP, and let only known peers open a websocket."""
         if request.path == "/healthz":
@@ -220,6 +113,7 @@ class PolicyServer:
             "robopref/proto": PROTOCOL, "robopref/policy_hash": self.inference.policy_hash,
             "horizon": spec.horizon, "execute": spec.execute, "history": spec.history,
             "observation": spec.dims.observation, "action": spec.dims.action,
+            "cameras": list(spec.pictures.cameras), "size": list(spec.pictures.size), "words": spec.words,
         }  # fmt: skip
         try:
             await socket.send(pack(told))
@@ -277,14 +171,6 @@ class PolicyServer:
             pass
 
 
-def inference_of(folder: Path, **options: Any) -> Inference:
-    """The policy of a model folder, ready to serve. Raises `InputError` when the folder is no policy."""
-    policy = load(folder)
-    if not hasattr(policy, "act"):
-        raise InputError(f"{folder}: got no policy, wanted a folder that pretrain or align wrote.")
-    return Inference(policy, fingerprint(folder), **options)
-
-
 def main(options: dict[str, str]) -> int:
     """`robopref serve checkpoint=DIR [host= port= device= precision= compile=]`; the token comes from ROBOPREF_TOKEN."""
     import os
@@ -306,7 +192,7 @@ def main(options: dict[str, str]) -> int:
     async def run() -> None:
         async with PolicyServer(inference, host, port, os.environ.get("ROBOPREF_TOKEN")) as server:
             print(f"policy {inference.policy_hash} on {inference.device} at {server.url}; stop with Ctrl-C", flush=True)
-            await asyncio.Event().wait()
+            await server.work()
 
     asyncio.run(run())
     return 0

@@ -25,9 +25,9 @@ from robopref.arrays import InputError, Trajectory
 from robopref.data.files import write_json
 from robopref.data.writer import StoreWriter
 
-from .agent import Step
 from .drawing import from_jpeg
 from .packing import PackingError, pack, unpack
+from .periods import Step
 from .reasons import State
 
 FINISHED, PARTIAL = ".episode", ".partial"

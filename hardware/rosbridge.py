@@ -12,37 +12,19 @@ import contextlib
 import itertools
 import ssl as tls
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
 from robopref.arrays import InputError
 
 from .frames import MAX_BYTES
+from .goals import ABORTED, CANCELED, SUCCEEDED, Goals, Result
 from .link import BridgeError, Link, Mailbox
 
 Dialect = Literal["ros1", "ros2"]
 Handler = Callable[[Any], None]
 Service = Callable[[dict[str, Any]], Awaitable[dict[str, Any]] | dict[str, Any]]
-SUCCEEDED, CANCELED, ABORTED = 4, 5, 6
-_ROS1: dict[Any, int] = {3: SUCCEEDED, 2: CANCELED, 8: CANCELED}
-
-
-__all__ = ["BridgeError", "Dialect", "Mailbox", "Result", "RosBridge"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """How an action ended."""
-
-    status: int
-    values: dict[str, Any]
-
-
-@dataclass
-class _Goal:
-    done: asyncio.Future[Result]
-    feedback: Handler | None
+__all__ = ["ABORTED", "CANCELED", "SUCCEEDED", "BridgeError", "Dialect", "Mailbox", "Result", "RosBridge"]
 
 
 class RosBridge:
@@ -73,7 +55,7 @@ class RosBridge:
         self._services: dict[str, Service] = {}
         self._actions: dict[str, Callable[[dict[str, Any], Handler], Awaitable[Result]]] = {}
         self._calls: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._goals: dict[str, _Goal] = {}
+        self._goals = Goals(self, self._send)
         self._jobs: set[asyncio.Task[None]] = set()
 
     @property
@@ -173,62 +155,7 @@ class RosBridge:
         self, action: str, kind: str, args: dict[str, Any], *, feedback: Handler | None = None, timeout: float = 30.0
     ) -> Result:
         """Run an action to its end. Cancelling the task cancels the goal. Raises `BridgeError` without an answer in time."""
-        name = f"goal:{next(self._ids)}"
-        goal = _Goal(asyncio.get_running_loop().create_future(), feedback)
-        self._goals[name] = goal
-        start = self._ros1_goal if self.dialect == "ros1" else self._ros2_goal
-        try:
-            start(action, kind, args, name)
-            return await asyncio.wait_for(goal.done, timeout)
-        except TimeoutError as error:
-            self._cancel(action, name)
-            raise BridgeError(f"{action}: got no result within {timeout} s") from error
-        except asyncio.CancelledError:
-            self._cancel(action, name)
-            raise
-        finally:
-            self._goals.pop(name, None)
-
-    def _ros2_goal(self, action: str, kind: str, args: dict[str, Any], name: str) -> None:
-        words = {
-            "action": action,
-            "action_type": self.spelled(kind, "action"),
-            "args": args,
-            "feedback": True,
-            "id": name,
-        }
-        if not self._send({"op": "send_action_goal", **words}):
-            raise BridgeError(f"{action}: not connected")
-
-    def _ros1_goal(self, action: str, kind: str, args: dict[str, Any], name: str) -> None:
-        """In ROS 1 an action is five topics."""
-        for end, heard in (("result", True), ("feedback", True), ("goal", False), ("cancel", False)):
-            topic = f"{action}/{end}"
-            if heard and topic not in self._topics:
-                self.subscribe(topic, f"{kind}Action{end.title()}", self._ros1_heard, queue_length=10)
-            elif not heard and not self._link.stands(f"advertise {topic}"):
-                self.advertise(topic, f"{kind}ActionGoal" if end == "goal" else "actionlib_msgs/GoalID")
-        stamped = {"goal_id": {"id": name, "stamp": {"secs": 0, "nsecs": 0}}, "goal": args}
-        if not self.publish(f"{action}/goal", {"header": {}, **stamped}):
-            raise BridgeError(f"{action}: not connected")
-
-    def _ros1_heard(self, message: Any) -> None:
-        status = message.get("status", {}) if isinstance(message, dict) else {}
-        goal = self._goals.get(str(status.get("goal_id", {}).get("id")))
-        if goal is None:
-            return
-        if "feedback" in message and goal.feedback is not None:
-            goal.feedback(message["feedback"])
-        if "result" in message and not goal.done.done():
-            # actionlib: 3 succeeded, 2 and 8 cancelled, 4 aborted, 5 rejected.
-            translated = _ROS1.get(status.get("status"), ABORTED)
-            goal.done.set_result(Result(translated, message["result"]))
-
-    def _cancel(self, action: str, name: str) -> None:
-        if self.dialect == "ros1":
-            self.publish(f"{action}/cancel", {"id": name, "stamp": {"secs": 0, "nsecs": 0}})
-        else:
-            self._send({"op": "cancel_action_goal", "action": action, "id": name})
+        return await self._goals.send(action, kind, args, feedback, timeout)
 
     def offer_action(
         self, action: str, kind: str, handler: Callable[[dict[str, Any], Handler], Awaitable[Result]]
@@ -238,6 +165,14 @@ class RosBridge:
         words = {"action": action, "type": self.spelled(kind, "action")}
         self._stand(f"action {action}", {"op": "advertise_action", **words})
 
+    def listens(self, topic: str) -> bool:
+        """Whether somebody here hears a topic."""
+        return topic in self._topics
+
+    def stands(self, key: str) -> bool:
+        """Whether something (`advertise TOPIC`) is said again after every reconnect."""
+        return self._link.stands(key)
+
     def spelled(self, kind: str, group: str = "msg") -> str:
         """A type name in the server's dialect: `pkg/Name` in ROS 1, `pkg/msg/Name` in ROS 2."""
         package, _, rest = kind.partition("/")
@@ -245,8 +180,8 @@ class RosBridge:
         return f"{package}/{name}" if self.dialect == "ros1" else f"{package}/{group}/{name}"
 
     def _down(self) -> None:
-        goals: list[asyncio.Future[Any]] = [goal.done for goal in self._goals.values()]
-        for waiting in [*self._calls.values(), *goals]:
+        waiting: asyncio.Future[Any]
+        for waiting in [*self._calls.values(), *self._goals.lost()]:
             if not waiting.done():
                 waiting.set_exception(BridgeError(f"{self.url}: the connection was lost"))
 
@@ -258,12 +193,8 @@ class RosBridge:
                     handler(message.get("msg"))
             case "service_response" if name in self._calls and not self._calls[name].done():
                 self._calls[name].set_result(message)
-            case "action_feedback" if name in self._goals:
-                feedback = self._goals[name].feedback
-                if feedback is not None:
-                    feedback(message.get("values"))
-            case "action_result" if name in self._goals and not self._goals[name].done.done():
-                self._goals[name].done.set_result(_result(message))
+            case "action_feedback" | "action_result":
+                self._goals.hears(message)
             case "call_service" if message.get("service") in self._services:
                 self._start(self._answer(message))
             case "send_action_goal" if message.get("action") in self._actions:
@@ -303,11 +234,3 @@ class RosBridge:
             result = Result(CANCELED, {})
         words = {"action": action, "id": name, "values": result.values, "status": result.status}
         self._send({"op": "action_result", **words, "result": result.status == SUCCEEDED})
-
-
-def _result(message: dict[str, Any]) -> Result:
-    """The end of an action; servers differ in what they call a cancelled goal, so the status decides where there is one."""
-    status, values = message.get("status"), message.get("values")
-    if not isinstance(status, int):
-        status = SUCCEEDED if message.get("result") else ABORTED
-    return Result(status, values if isinstance(values, dict) else {})

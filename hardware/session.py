@@ -78,7 +78,8 @@ async def session(
     ):
         goal = goal_of(0)
         space = ActionSpace(kind, scale=float(options.get("scale", 0.05)))
-        agent = Agent(bridge, client, lambda q: observe(q, goal), space, chosen, record=recorder)
+        sentence = options.get("sentence", "")
+        agent = Agent(bridge, client, lambda q: observe(q, goal), space, chosen, record=recorder, sentence=sentence)
         agent.start()
         loop = asyncio.create_task(agent.run())
         try:

@@ -109,7 +109,7 @@ VERBS: dict[str, Verb] = {
         "the control loop on an arm, with recorder and operator's page",
         "bridge=ws://HOST:PORT policy=ws://HOST:PORT [out=DIR] [seconds=N] | --demo",
         "keys: hz=15 mode=real_time|ensemble|asynchronous|synchronous space=joint_delta|joint_absolute|joint_velocity|ee_delta\n"
-        "      scale=0.05 episode=8 dialect=ros2|ros1 hash=FINGERPRINT (take chunks of this policy only)\n"
+        "      scale=0.05 episode=8 dialect=ros2|ros1 hash=FINGERPRINT (take chunks of this policy only) sentence='...'\n"
         "The guard runs on the robot's side: python -m robopref.hardware.ros_node --address ARM. See docs/hardware.md.\n"
         "Leaves OUT/dataset, which `robopref annotate` opens.\n\n"
         "  robopref deploy --demo                 everything on this machine: simulator, bridge, server, agent, three faults",

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from robopref.arrays import InputError
 from robopref.policies.diffusion import Diffusion
+from robopref.policies.flow import Flow
 from robopref.policies.real_time_chunking import RealTimeChunking, flow_weight, guided_flow, prefix_weights, pulled
 from robopref.types import Dims, Observation
 
@@ -17,6 +18,16 @@ def build(prediction="sample", horizon=H):
     policy = Diffusion(Dims(4, A), horizon=horizon, execute=horizon // 2, prediction=prediction, width=64, depth=2)
     policy.normalizer.fit(torch.randn(50, 4), torch.rand(50, A) * 2 - 1)
     return policy.eval()
+
+
+def build_flow():
+    torch.manual_seed(0)
+    policy = Flow(Dims(4, A), horizon=H, execute=H // 2, width=64, depth=2)
+    policy.normalizer.fit(torch.randn(50, 4), torch.rand(50, A) * 2 - 1)
+    return policy.eval()
+
+
+BUILDERS = {"diffusion": build, "flow": build_flow}
 
 
 def inputs(batch=5):
@@ -34,6 +45,10 @@ def test_the_weights_are_those_of_the_paper():
     assert_close(prefix_weights(16, 4, 6), wanted, atol=6e-4, rtol=0)
     assert_close(prefix_weights(16, 4, 6, "linear")[4:10], torch.arange(6, 0, -1) / 7)
     assert prefix_weights(16, 0, 16).sum() == 0
+    for schedule in ("exp", "linear", "cosine"):
+        assert (prefix_weights(16, 4, 6, schedule).diff() <= 0).all()
+    steps = -prefix_weights(16, 4, 6, "cosine").diff()
+    assert steps[3] < 0.06 and steps[3] == pytest.approx(float(steps[9]), abs=1e-6), "level at both ends"
     with pytest.raises(InputError, match="delay"):
         prefix_weights(16, 7, 6)
 
@@ -111,6 +126,34 @@ def test_a_chunk_that_continues_nothing_is_the_policys_own(prediction, mode):
     own = policy.act(observation, torch.Generator().manual_seed(3))
     free = chunking.resume(observation, previous, numbers(0), numbers(H), torch.Generator().manual_seed(3))
     assert_close(free, own, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["guidance", "prefix"])
+def test_a_flow_is_continued_like_a_diffusion_policy(mode):
+    policy, (observation, previous) = build_flow(), inputs()
+    chunking = RealTimeChunking(policy, mode)
+    own = policy.act(observation, torch.Generator().manual_seed(3))
+    free = chunking.resume(observation, previous, numbers(0), numbers(H), torch.Generator().manual_seed(3))
+    assert_close(free, own, atol=2e-5, rtol=1e-4)
+    held = chunking.resume(observation, previous, numbers(4), numbers(6), torch.Generator().manual_seed(3))
+    assert_close(held[:, :4], previous[:, :4])
+    assert (held - free)[:, 4:].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_blend_takes_what_the_pull_left_and_leaves_what_is_free(name):
+    """Without it a chunk leaves the old one by up to (1 - W) of what they disagree about at the first row that is not frozen."""
+    observation, previous = inputs()
+    weights = prefix_weights(H, 4, 6, "cosine")[:, None]
+    bare, blended = (
+        RealTimeChunking(BUILDERS[name](), blend=blend).resume(
+            observation, previous, numbers(4), numbers(6), torch.Generator().manual_seed(3)
+        )
+        for blend in (False, True)
+    )
+    assert_close(blended, weights * previous + (1 - weights) * bare)
+    assert_close(blended[:, 10:], bare[:, 10:])
+    assert (blended - previous)[:, 4].abs().max() < 0.1 * (bare - previous)[:, 4].abs().max()
 
 
 @pytest.mark.parametrize("mode", ["guidance", "prefix"])

@@ -5,6 +5,10 @@ there (weight 1), bends towards it over the rest of the overlap (weights falling
 of 1/2 ||W^(1/2) (Y - x0(x))||^2 through the denoiser, the true vector-Jacobian product; with an identity in its place the pull is wrong
 (the test on a Gaussian prior says so). `mode="prefix"` only overwrites the frozen rows at every step (inpainting), without gradient.
 
+A policy that is nearly deterministic has a Jacobian near 0: nothing can be pulled, and the new chunk jumps away from the old one. So the
+chunk is blended with the old one after sampling, W Y + (1 - W) x: where the pull could reach Y it has, and the blend changes little;
+where it could not, the blend spreads the jump over the overlap. On a Gaussian prior the unclipped pull ends at that very mean.
+
 | paper | here |
 |---|---|
 | H, d, s | horizon, delay, executed |
@@ -28,12 +32,13 @@ from robopref.protocols import Generators
 from robopref.types import Observation, PolicySpec
 
 Mode = Literal["guidance", "prefix"]
+Schedule = Literal["exp", "linear", "cosine"]
 
 
-def prefix_weights(horizon: int, delay: int, executed: int, schedule: Literal["exp", "linear"] = "exp") -> Tensor:
+def prefix_weights(horizon: int, delay: int, executed: int, schedule: Schedule = "exp") -> Tensor:
     """How firmly each row holds to the previous chunk, (H,): 1 for rows < delay, falling to 0 at row H - executed.
 
-    Equation 5 of the paper. Raises `InputError` unless 0 <= delay <= executed <= horizon - delay.
+    exp: equation 5 of the paper. cosine: level at both ends, so that no row of a blend stands out, least of all the first. Raises `InputError` unless 0 <= delay <= executed <= horizon - delay.
     """
     if not 0 <= delay <= executed <= horizon - delay:
         raise InputError(
@@ -43,7 +48,10 @@ def prefix_weights(horizon: int, delay: int, executed: int, schedule: Literal["e
     weights = []
     for row in range(horizon):
         c = (horizon - executed - row) / (horizon - executed - delay + 1)
-        falling = c * math.expm1(c) / math.expm1(1.0) if schedule == "exp" else c
+        if schedule == "exp":
+            falling = c * math.expm1(c) / math.expm1(1.0)
+        else:
+            falling = c if schedule == "linear" else (1 - math.cos(math.pi * c)) / 2
         weights.append(1.0 if row < delay else falling if row < horizon - executed else 0.0)
     return torch.tensor(weights)
 
@@ -89,19 +97,32 @@ def guided_flow(
     return x
 
 
+def continues(policy: Any) -> bool:
+    """Whether a policy's chunks can be continued: a diffusion head (`denoiser`, `scheduler`) or a flow (`velocity`)."""
+    return all(hasattr(policy, name) for name in ("encode", "normalizer", "sample_steps")) and (
+        hasattr(policy, "velocity") or all(hasattr(policy, name) for name in ("denoiser", "scheduler"))
+    )
+
+
 @dataclass(frozen=True)
 class RealTimeChunking:
-    """A diffusion policy that can continue a chunk. `policy` offers `spec`, `encode`, `denoiser`, `scheduler`, `normalizer`."""
+    """A diffusion or flow policy that can continue a chunk; see `continues` for what it must offer.
+
+    beta: largest guidance weight. schedule: of the weights. blend: whether the overlap is averaged with the old chunk after sampling.
+    """
 
     policy: Any
     mode: Mode = "guidance"
     beta: float = 10.0
-    schedule: Literal["exp", "linear"] = "exp"
+    schedule: Schedule = "cosine"
+    blend: bool = True
 
     def __post_init__(self) -> None:
-        missing = [n for n in ("encode", "denoiser", "scheduler", "normalizer") if not hasattr(self.policy, n)]
-        if missing:
-            raise InputError(f"RealTimeChunking: got a policy without {', '.join(missing)}, wanted a diffusion policy.")
+        if not continues(self.policy):
+            raise InputError(
+                f"RealTimeChunking: got a {type(self.policy).__name__} without denoiser and scheduler, or velocity, "
+                "wanted a diffusion policy or a flow."
+            )
         if self.mode not in ("guidance", "prefix") or self.beta <= 0:
             raise InputError(
                 f"RealTimeChunking: got mode={self.mode!r}, beta={self.beta}, wanted guidance or prefix, > 0."
@@ -132,21 +153,39 @@ class RealTimeChunking:
         check_shape(
             "RealTimeChunking", "previous", tuple(previous.shape), shape, "Pad the remaining actions to H rows."
         )
-        condition = policy.encode(observation)
+        condition, like = policy.encode(observation), policy.normalizer.low
         rows = [
             prefix_weights(spec.horizon, d, s, self.schedule)
             for d, s in zip(delay.tolist(), executed.tolist(), strict=True)
         ]
-        weights = torch.stack(rows)[..., None].to(condition)  # (B, H, 1)
-        wanted = policy.normalizer.action(previous.to(condition))
+        weights = torch.stack(rows)[..., None].to(like)  # (B, H, 1)
+        previous = previous.to(like)
+        wanted = policy.normalizer.action(previous)
         given = generator if isinstance(generator, torch.Generator) else list(generator)
-        noise = randn_tensor(shape, generator=given, device=condition.device, dtype=condition.dtype)
-        x = self._sample(noise, condition, wanted, weights)
-        frozen = weights == 1.0
-        # What runs anyway is part of the answer exactly, whatever the sampler made of it.
-        return torch.where(frozen, previous.to(condition), policy.normalizer.unaction(x.clamp(-1, 1)))
+        noise = randn_tensor(shape, generator=given, device=like.device, dtype=like.dtype)
+        sample = self._flow if hasattr(policy, "velocity") else self._diffusion
+        chunk = policy.normalizer.unaction(sample(noise, condition, wanted, weights).clamp(-1, 1).to(like))
+        # What runs anyway (weight 1) is part of the answer exactly, whatever the sampler made of it.
+        held = weights if self.blend else (weights == 1.0).to(like)
+        return torch.where(held == 1.0, previous, torch.lerp(chunk, previous, held))
 
-    def _sample(self, noise: Tensor, condition: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+    def _flow(self, noise: Tensor, condition: Any, wanted: Tensor, weights: Tensor) -> Tensor:
+        """Euler steps whose estimate of the end is pulled, or whose frozen rows are overwritten: (B, H, A)."""
+        frozen, steps = weights == 1.0, self.policy.sample_steps
+
+        def velocity(x: Tensor, tau: float) -> Tensor:
+            return -self.policy.velocity(x, x.new_full((len(x),), 1 - tau), condition)  # the head's time runs backwards
+
+        if self.mode == "guidance":
+            return guided_flow(velocity, noise, steps, wanted, weights, self.beta)
+        x = noise
+        for step in range(steps):
+            tau = step / steps
+            x = torch.where(frozen, tau * wanted + (1 - tau) * noise, x)
+            x = x + velocity(x, tau) / steps
+        return x
+
+    def _diffusion(self, noise: Tensor, condition: Any, wanted: Tensor, weights: Tensor) -> Tensor:
         """DDIM (eta = 0) whose estimate x0 is pulled, or whose frozen rows are overwritten, at every step: (B, H, A)."""
         scheduler = self.policy.scheduler
         scheduler.set_timesteps(self.policy.sample_steps, device=noise.device)
@@ -170,7 +209,7 @@ class RealTimeChunking:
             x = then.sqrt() * x0 + (1 - then).sqrt() * epsilon
         return x
 
-    def _estimate(self, x: Tensor, time: Tensor, alpha: Tensor, condition: Tensor) -> Tensor:
+    def _estimate(self, x: Tensor, time: Tensor, alpha: Tensor, condition: Any) -> Tensor:
         """The clean chunk that the denoiser expects behind x, (B, H, A)."""
         said = self.policy.denoiser(x, time.expand(len(x)), condition)
         kind = self.policy.scheduler.config.prediction_type

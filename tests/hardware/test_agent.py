@@ -11,8 +11,9 @@ from robopref.hardware.action_spaces import ActionSpace
 from robopref.hardware.agent import Agent, AgentSettings
 from robopref.hardware.arm_reach import goal_of, observe
 from robopref.hardware.guard import Settings
+from robopref.hardware.inference import Inference
 from robopref.hardware.policy_client import PolicyClient, chunk_of
-from robopref.hardware.policy_server import Inference, PolicyServer
+from robopref.hardware.policy_server import PolicyServer
 from robopref.hardware.reasons import State
 from robopref.hardware.recorder import FINISHED, PARTIAL, Recorder, assemble, propose_pairs, read, trajectory
 from robopref.hardware.rosbridge import RosBridge

@@ -8,9 +8,9 @@ import urllib.error
 import urllib.request
 
 import pytest
-from robopref.hardware.agent import Tally
 from robopref.hardware.gateway import Gateway, Rules
 from robopref.hardware.operator_view import OperatorView
+from robopref.hardware.periods import Tally
 from robopref.hardware.rosbridge import Mailbox, RosBridge
 from robopref.hardware.testing.bridge_server import BridgeServer
 from robopref.hardware.topics import Topics, driver

@@ -8,12 +8,15 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
+from robopref.hardware.inference import Inference, Request, inference_of, read_request
 from robopref.hardware.packing import PackingError, pack, unpack
-from robopref.hardware.policy_server import Inference, PolicyServer, Request, inference_of, read_request
+from robopref.hardware.policy_server import PolicyServer
 
 from robopref.arrays import InputError
 from robopref.checkpoint import save
 from robopref.policies.diffusion import Diffusion
+from robopref.policies.flow import Flow
+from robopref.policies.vla import FlowVLA
 from robopref.types import Dims
 
 D, A, H = 6, 3, 16
@@ -26,9 +29,20 @@ def policy():
     return made.eval()
 
 
-def serving(test, token=None):
+def looking():
+    """A policy that looks and reads."""
+    torch.manual_seed(0)
+    eyes = {"cameras": ["side"], "size": 16, "state": [0, 1]}
+    made = FlowVLA(
+        Dims(D, A), eyes, horizon=H, execute=8, history=2, words=4, width=16, depth=1, heads=2, sample_steps=2
+    )
+    made.normalizer.fit(torch.randn(50, D), torch.rand(50, A) * 2 - 1)
+    return made.eval()
+
+
+def serving(test, token=None, make=policy):
     async def run():
-        async with PolicyServer(Inference(policy(), "abc"), token=token) as server:
+        async with PolicyServer(Inference(make(), "abc"), token=token) as server:
             while not server.ready:
                 await asyncio.sleep(0.02)
             await asyncio.wait_for(test(server), 60)
@@ -153,6 +167,50 @@ def test_bad_requests_get_a_sentence_and_the_connection_stays():
         assert server.metrics.refused == len(BAD) + 4
 
     serving(test)
+
+
+def test_pictures_and_a_sentence_reach_a_policy_that_wants_them():
+    black, white = (np.full((2, 16, 16, 3), shade, np.uint8) for shade in (0, 255))
+
+    async def test(server):
+        async with connect(server.url) as socket:
+            told = unpack(await socket.recv())
+            assert (told["cameras"], told["size"], told["words"]) == (["side"], [16, 16], 4)
+            answers = []
+            for more in (
+                {"images": {"side": black}, "prompt": "open"},
+                {"images": {"side": white}, "prompt": "open"},
+                {"observation/side": white[0], "prompt": "close it"},
+            ):
+                server.inference._generator.manual_seed(0)
+                await socket.send(ask(**more))
+                answers.append(unpack(await socket.recv())["actions"])
+            assert all(one.shape == (H, A) for one in answers)
+            assert np.abs(answers[0] - answers[1]).max() > 1e-6 and np.abs(answers[1] - answers[2]).max() > 1e-6
+            for more in (
+                {"prompt": "open"},
+                {"images": {"side": black}},
+                {"images": {"side": black[:, :8]}, "prompt": "open"},
+                {"images": {"side": black / 255}, "prompt": "open"},
+                {"images": {"side": black}, "prompt": "one two three four five"},
+                {"images": {"side": black}, "prompt": 3},
+            ):
+                await socket.send(ask(**more))
+                said = await socket.recv()
+                assert isinstance(said, str) and "wanted" in said
+            await socket.send(ask(**{"images": {"side": black}, "prompt": "open", "robopref/obs_id": 7}))
+            assert unpack(await socket.recv())["robopref/obs_id"] == 7
+
+    serving(test, make=looking)
+
+
+def test_a_flow_is_served_and_continues_its_chunks():
+    torch.manual_seed(0)
+    made = Flow(Dims(D, A), horizon=H, execute=8, width=32, depth=1, sample_steps=3)
+    made.normalizer.fit(torch.randn(50, D), torch.rand(50, A) * 2 - 1)
+    previous = np.full((8, A), 0.25, np.float32)
+    chunk = Inference(made.eval()).answer([Request(np.zeros((1, D), np.float32), previous=previous, delay=3)])[0]
+    assert np.array_equal(chunk[:3], previous[:3])
 
 
 def test_a_request_past_its_deadline_is_not_answered():

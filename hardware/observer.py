@@ -1,0 +1,163 @@
+"""What the agent sees of the robot: states, status and pictures that came over the bridge, and which of them belong together.
+
+A picture belongs to a joint state if they arrived within `skew` (and one camera period) of each other; a policy that looks sees nothing
+when its camera is silent or frozen, and then asks for no chunk.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .drawing import from_jpeg
+from .rosbridge import Mailbox, RosBridge
+from .topics import Topics
+
+_STAMP = re.compile(r"rp1 t=(\d{1,18})")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the robot said at one moment of its own clock."""
+
+    stamp: float
+    q: np.ndarray
+    dq: np.ndarray
+    tau: np.ndarray
+    age: float
+    """Seconds since it arrived here."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a policy is shown."""
+
+    state: np.ndarray
+    """(K, D) float32, oldest first."""
+    images: dict[str, np.ndarray]
+    """camera -> (K, height, width, 3) uint8; empty for a policy that does not look, and while its camera is silent."""
+
+
+class Observer:
+    """Mailboxes of one robot. Ages are seconds of `clock`; `skew` and `camera_period` bound how far a picture is from its state."""
+
+    def __init__(
+        self,
+        observe: Callable[[np.ndarray], np.ndarray],
+        skew: float = 0.05,
+        camera_period: float = 0.1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._observe, self._apart = observe, skew + camera_period
+        self._joints, self._guard, self._camera = Mailbox(clock), Mailbox(clock), Mailbox(clock)
+        self._states: deque[np.ndarray] = deque()
+        self._views: deque[np.ndarray] = deque()
+
+    def subscribe(self, bridge: RosBridge, topics: Topics) -> None:
+        """Listen; said again by the bridge after every reconnect."""
+        bridge.subscribe(topics.joint_states, "sensor_msgs/JointState", self._joints, queue_length=1)
+        bridge.subscribe(topics.status, "std_msgs/String", self._guard, queue_length=1)
+        if topics.camera:
+            kind = "sensor_msgs/CompressedImage"
+            bridge.subscribe(topics.camera, kind, self._camera, throttle_rate=50, queue_length=1, compression="cbor")
+
+    def forget(self) -> None:
+        """The arm stopped: what was seen before is no history of what comes."""
+        self._states.clear()
+        self._views.clear()
+
+    def status(self) -> dict[str, Any]:
+        """The guard's status if it is fresh, else nothing."""
+        message = self._guard.message
+        fresh = isinstance(message, dict) and isinstance(message.get("data"), str) and self._guard.age < 1.0
+        return wire_status(message["data"]) if fresh else {}
+
+    def reading(self) -> Reading | None:
+        """The newest joint state, or None before the first that is whole."""
+        message = self._joints.message
+        if not isinstance(message, dict):
+            return None
+        header = message.get("header")
+        match = _STAMP.fullmatch(str(header.get("frame_id"))) if isinstance(header, dict) else None
+        numbers = [_numbers(message.get(name)) for name in ("position", "velocity", "effort")]
+        if match is None or any(n is None for n in numbers):
+            return None
+        q, dq, tau = numbers
+        assert q is not None
+        assert dq is not None
+        assert tau is not None
+        return Reading(int(match.group(1)) * 1e-6, q, dq, tau, self._joints.age)
+
+    def seen(self, reading: Reading, told: dict[str, Any]) -> Seen:
+        """What the policy that told its wishes (`history`, `cameras`, `size`) is shown; without pictures while its camera is silent."""
+        history, cameras = int(told.get("history", 1)), list(told.get("cameras", []))
+        _append(self._states, self._observe(reading.q), history)
+        state = np.stack(self._states).astype(np.float32)
+        if not cameras:
+            return Seen(state, {})
+        view = self._view(reading, tuple(told["size"]))
+        if view is None:
+            self._views.clear()
+            return Seen(state, {})
+        _append(self._views, view, history)
+        return Seen(state, {cameras[0]: np.stack(self._views)})
+
+    def picture(self, reading: Reading | None = None) -> bytes | None:
+        """The newest JPEG of the camera; with a reading, only if it belongs to it."""
+        if reading is not None and abs(self._camera.age - reading.age) > self._apart:
+            return None
+        return _picture_of(self._camera.message)
+
+    def _view(self, reading: Reading, size: tuple[int, int]) -> np.ndarray | None:
+        data = self.picture(reading)
+        try:
+            return None if data is None else from_jpeg(data, size=size)
+        except ValueError:
+            return None
+
+
+def _append(history: deque[np.ndarray], newest: np.ndarray, length: int) -> None:
+    """Keep the last `length`; the first is repeated where there were fewer."""
+    history.append(newest)
+    while len(history) < length:
+        history.appendleft(history[0])
+    while len(history) > length:
+        history.popleft()
+
+
+def wire_status(text: str) -> dict[str, Any]:
+    """The guard's status from its JSON; empty for anything else."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _picture_of(message: Any) -> bytes | None:
+    """The JPEG of a CompressedImage: bytes, a typed array, or base64 where the server writes JSON."""
+    data = message.get("data") if isinstance(message, dict) else None
+    if isinstance(data, str):
+        try:
+            return base64.b64decode(data, validate=True)
+        except binascii.Error:
+            return None
+    return bytes(data) if isinstance(data, bytes | bytearray | np.ndarray) else None
+
+
+def _numbers(value: object) -> np.ndarray | None:
+    """Seven finite numbers, or None."""
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return array if array.shape == (7,) and np.isfinite(array).all() else None
