@@ -50,40 +50,36 @@ def policy() -> Any:
     return made_policy.eval()
 
 
-def seams(mode: Any, delay: int, episodes: int = 4, steps: int = 60) -> tuple[int, float]:
-    """(steps without an action after the first, p99 of jumps between chunks over p99 of steps within chunks) at a constant delay."""
-    from robopref.hardware.arm_reach import HOME, goal_of, observe
-    from robopref.hardware.chunk_queue import ChunkQueue, Plan
-    from robopref.hardware.inference import Inference, Request
+class _Reaching:
+    """An episode of the reach task in which the joints go where they are told."""
 
-    inference, idle = Inference(policy()), 0
-    across: list[float] = []
-    within: list[float] = []
-    for seed in range(100, 100 + episodes):
-        queue, goal, q = ChunkQueue(H, EXECUTE, mode), goal_of(seed), HOME.copy()
-        waiting: tuple[int, Plan, np.ndarray] | None = None
-        last: tuple[int, np.ndarray] | None = None
-        for step in range(steps):
-            if waiting is not None and step >= waiting[0]:
-                queue.adopt(waiting[1].step, waiting[2], step)
-                waiting = None
-            plan = queue.plan(step)
-            if plan is not None:
-                previous = None if plan.previous is None else plan.previous.astype(np.float32)
-                chunk = inference.answer([Request(observe(q, goal)[None], previous=previous, delay=plan.delay)])[0]
-                if delay == 0:
-                    queue.adopt(step, chunk, step)
-                else:
-                    waiting = (step + delay, plan, chunk)
-            due = queue.due(step)
-            if due is None:
-                idle += last is not None
-                continue
-            q = q + SCALE * due.action
-            if last is not None:
-                (within if due.observed == last[0] else across).append(float(np.abs(due.action - last[1]).max()))
-            last = (due.observed, due.action)
-    return idle, float(np.percentile(across, 99) / np.percentile(within, 99))
+    done = False
+
+    def __init__(self, seed: int) -> None:
+        from robopref.hardware.arm_reach import HOME, goal_of, observe
+
+        self._observe, self._goal, self._q = observe, goal_of(seed), HOME.copy()
+        self.observation = observe(self._q, self._goal)
+
+    def step(self, action: np.ndarray | None) -> None:
+        """One control period; without an action the arm stands still."""
+        if action is not None:
+            self._q = self._q + SCALE * action
+        self.observation = self._observe(self._q, self._goal)
+
+
+def seams(mode: Any, delay: int, episodes: int = 4, steps: int = 60, **chunking: Any) -> Any:
+    """What `play` finds on the reach task at a constant delay; `chunking`: other settings of `RealTimeChunking`."""
+    import dataclasses
+
+    from robopref.hardware.inference import Inference
+
+    from ._delayed import play
+
+    inference = Inference(policy())
+    if chunking and inference.chunking is not None:
+        inference.chunking = dataclasses.replace(inference.chunking, **chunking)
+    return play(inference, [_Reaching(seed) for seed in range(100, 100 + episodes)], mode, delay, steps)
 
 
 def gradient_error() -> float:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from robopref.arrays import InputError
+
 _LIBFRANKA = """
 import json, sys
 import numpy as np, pylibfranka
@@ -74,10 +76,11 @@ async def _attack(chain: Any, seconds: float) -> dict[str, Any]:
                 bridge.publish("/robopref/control", {"data": json.dumps({"op": "arm", "epoch": epoch})})
             seq += 1
             sent += bridge.publish("/robopref/command", _bad(rng, epoch, seq, stamps.message, told))
-    lost = [line for line in chain.violations() if "violation" in line or "discontinuity" in line]
+    found = chain.complaints()
     return {
-        "commands": sent, "refused": told.get("refused", -1), "reflexes": told.get("reflexes", -1),
-        "violations": len(lost), "seconds": seconds, "lines": lost[:5],
+        "commands": sent, "refused": told.get("refused", -1), "reflexes": told.get("reflexes", -1), "ended": told.get("ended", -1),
+        "violations": len(found.broken_limits), "seconds": seconds, "lines": (found.broken_limits + found.lost_cycles)[:5],
+        "real_time_factor": found.real_time,
     }  # fmt: skip
 
 
@@ -108,7 +111,7 @@ def _bad(
     return message
 
 
-def soak(seconds: float) -> dict[str, float]:
+def soak(seconds: float) -> dict[str, Any]:
     """The whole chain with a real diffusion policy: percentiles of the loop, growth of this process."""
     from robopref.checkpoint import save
 
@@ -119,18 +122,20 @@ def soak(seconds: float) -> dict[str, float]:
         return _with_chain(Path(folder) / "policy", lambda chain: _soak(chain, seconds, Path(folder)))
 
 
-async def _soak(chain: Any, seconds: float, folder: Path) -> dict[str, float]:
+async def _soak(chain: Any, seconds: float, folder: Path) -> dict[str, Any]:
     from robopref.hardware.session import reaches, running, session
 
     options = {"bridge": chain.bridge_url, "policy": chain.policy_url, "out": str(folder / "out")}
     async with session(options) as (live, _):
-        assert await reaches(lambda: running(live.agent), 60.0) < 60.0, live.agent.status
+        if await reaches(lambda: running(live.agent), 120.0) == float("inf"):
+            raise InputError(f"soak: got no running arm within 120 s, wanted one; last status {live.agent.status}")
         await live.play(5.0, 8.0, {"task": "arm-reach"})
         live.agent.tally = type(live.agent.tally)()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         await live.play(seconds, 8.0, {"task": "arm-reach"})
-        report = live.agent.tally.report()
+        report: dict[str, Any] = dict(live.agent.tally.report())
     report["memory_mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    report["real_time_factor"] = chain.complaints().real_time
     report["missed_share"] = report["missed"] / max(report["steps"], 1)
     return report
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +17,10 @@ GLOBS = {
     "sub": ["/joint_states", "/robopref/status", "/robopref/camera/compressed"],
     "services": ["/robopref/estop"],
 }
+
+_PACE = re.compile(r"simulation running at ([0-9.]+)x real time")
+_PATIENCE = 300.0
+"""Seconds that a part may take to start: minutes on a machine that is busy with other things."""
 
 
 class Chain:
@@ -54,13 +60,13 @@ class Chain:
     def __enter__(self) -> Chain:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.simulator)
-            self.simulator.wait_for_port(processes.FCI_PORT, 120.0)
+            self.simulator.wait_for_port(processes.FCI_PORT, _PATIENCE)
             stack.enter_context(self.bridge)
             stack.enter_context(self.node)
             if self.server is not None:
                 stack.enter_context(self.server)
-                self.server.wait_for_port(self.policy_port, 600.0)
-            self.bridge.wait_for_port(self.bridge_port, 60.0)
+                self.server.wait_for_port(self.policy_port, 2 * _PATIENCE)
+            self.bridge.wait_for_port(self.bridge_port, _PATIENCE)
             self.node.check()
             self._open = stack.pop_all()
         return self
@@ -70,12 +76,33 @@ class Chain:
     ) -> None:
         self._open.close()
 
-    def violations(self) -> list[str]:
-        """What the simulator complained about: broken limits, reflexes, lost cycles."""
+    def complaints(self) -> Complaints:
+        """What the simulator complained about until now."""
         log = self.simulator.log.read_text(errors="replace") if self.simulator.log.exists() else ""
-        words = ("violation", "discontinuity", "reflex")
-        return [
-            line
-            for line in log.splitlines()
-            if ("WARNING" in line or "ERROR" in line) and any(w in line for w in words)
-        ]
+        return read_complaints(log)
+
+
+@dataclass(frozen=True)
+class Complaints:
+    """What the simulator says of a run."""
+
+    broken_limits: list[str]
+    """Lines about a position, velocity, acceleration, jerk, torque or distance outside of what the arm allows: the guard's fault."""
+    lost_cycles: list[str]
+    """Lines about runs of lost cycles, which stop the arm as on the robot: somebody did not get the processor in time."""
+    real_time: float | None
+    """Slowest pace of the simulation, 1 is real time; None if it never said that it was late."""
+
+
+def read_complaints(log: str) -> Complaints:
+    """The complaints in the text of a simulator's log."""
+    told = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line]
+    lost = [line for line in told if "communication_constraints" in line]
+    words = ("violation", "discontinuity", "reflex")
+    broken = [
+        line
+        for line in told
+        if line not in lost and any(word in line for word in words) and "still latched" not in line
+    ]
+    paces = [float(pace) for pace in _PACE.findall(log)]
+    return Complaints(broken, lost, min(paces, default=None))

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from robopref.arrays import InputError
+from robopref.checkpoint import fingerprint
 
 from ..rosbridge import RosBridge
 from ..session import Session, finish, reaches, running, session, stopped
@@ -23,9 +26,12 @@ from .environments import build
 from .network import own_network
 from .rig import camera
 
+STOP, PATIENCE = 5.0, 300.0
+"""Seconds until the page knows of a stop (the guard's own is judged by the fault matrix), and until what was mended runs again."""
+
 
 def demo(options: dict[str, str]) -> int:
-    """Run the demonstration; 0 when every fault ended in a stop and was recovered from."""
+    """Run the demonstration; 0 when every fault ended in a stop and was recovered from, no limit was broken and episodes were recorded."""
     out = Path(options.get("out", "runs/deploy-demo")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = Path(options["checkpoint"]).resolve() if "checkpoint" in options else _aligned(out)
@@ -37,15 +43,40 @@ def demo(options: dict[str, str]) -> int:
             else "peers run on this machine's network (no rights for one of their own)"
         )
         with Chain(environments, out / "processes", checkpoint, journal=True) as chain:
-            told = options | {"bridge": chain.bridge_url, "policy": chain.policy_url, "out": str(out)}
+            # By hash: chunks of any other policy are refused.
+            told = options | {"bridge": chain.bridge_url, "policy": chain.policy_url, "hash": fingerprint(checkpoint)}
+            told |= {"out": str(out)}
             report = asyncio.run(_minute(told, chain, page, float(options.get("seconds", 60))))
-        report["violations"] = chain.violations()
+            complaints = chain.complaints()
+        report |= {
+            "broken_limits": complaints.broken_limits, "lost_cycles": complaints.lost_cycles, "real_time": complaints.real_time,
+            "load": list(os.getloadavg()),
+        }  # fmt: skip
+        report["verdict"] = verdict(report)
     (out / "deploy.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    print(json.dumps(report, indent=2))
+    print(json.dumps({key: value for key, value in report.items() if key != "verdict"}, indent=2))
+    for name, row in report["verdict"].items():
+        print(f"{'ok  ' if row['ok'] else 'MISS'} {name}: {row['measured']} (wanted {row['wanted']})")
     print(f"label what was recorded: robopref annotate {report['dataset']}")
-    times = [(fault["stopped_after_s"], fault["running_after_s"]) for fault in report["faults"]]
-    fine = all(stop is not None and stop < 5 and again is not None for stop, again in times)
-    return 0 if fine and not report["violations"] else 1
+    return 0 if all(row["ok"] for row in report["verdict"].values()) else 1
+
+
+def verdict(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{measure: {measured, wanted, ok}}: what must hold on any machine, however busy. Latencies are told, not judged: `bench hardware` does."""
+
+    def row(measured: Any, wanted: str, ok: bool) -> dict[str, Any]:
+        return {"measured": measured, "wanted": wanted, "ok": ok}
+
+    rows = {}
+    for fault in report["faults"]:
+        stop, again, name = fault["stopped_after_s"], fault["running_after_s"], fault["fault"]
+        rows[f"{name}: stopped"] = row(stop, "within 5 s", stop is not None and stop <= STOP)
+        rows[f"{name}: runs again"] = row(again, f"within {PATIENCE:.0f} s", again is not None)
+    rows["limits broken"] = row(len(report["broken_limits"]), "0", not report["broken_limits"])
+    oldest = report["adopted_ages_p99_ms"]
+    rows["oldest adopted chunk, p99, ms"] = row(oldest, "<= 300", bool(oldest <= 300.0))
+    rows["episodes recorded"] = row(report["recorded"], ">= 1", report["recorded"] >= 1)
+    return rows
 
 
 def _aligned(out: Path) -> Path:
@@ -70,14 +101,15 @@ async def _minute(options: dict[str, str], chain: Chain, page: socket.socket, se
         print(f"operator's page: {view.url}", flush=True)
         agent = live.agent
         watch = asyncio.create_task(camera(eye, lambda: _joints(live), live.goal))
-        if await reaches(lambda: running(agent), 300.0) == float("inf"):
+        if await reaches(lambda: running(agent), PATIENCE) == float("inf"):
             raise InputError(f"deploy --demo: the arm never ran; last status {agent.status}\nsee {chain.folder}")
         about = {
             "task": "arm-reach",
             "env": "franka-sim",
             "policy_hash": str(agent.client.metadata.get("robopref/policy_hash")),
         }
-        play = asyncio.create_task(live.play(seconds, float(options.get("episode", 8)), about))
+        play = asyncio.create_task(live.play(float("inf"), float(options.get("episode", 8)), about))
+        end = time.monotonic() + seconds
         faults = []
         for name in ("policy server killed", "bridge killed", "policy server stopped"):
             await asyncio.sleep(seconds / 5)
@@ -87,7 +119,11 @@ async def _minute(options: dict[str, str], chain: Chain, page: socket.socket, se
                 f"running again {faults[-1]['running_after_s']} s after repair",
                 flush=True,
             )
-        await play
+        await asyncio.wait([play], timeout=max(5.0, end - time.monotonic()))
+        if play.done():
+            play.result()  # it never ends by itself: its error is ours
+        play.cancel()
+        await asyncio.gather(play, return_exceptions=True)
         agent.control("disarm")
         await reaches(lambda: stopped(agent), 3.0)
         watch.cancel()
@@ -108,18 +144,18 @@ async def _break(name: str, live: Session, chain: Chain) -> dict[str, Any]:
     """Break one part, wait for the stop, mend it, wait until the arm runs."""
     agent, part = live.agent, chain.bridge if name.startswith("bridge") else chain.server
     assert part is not None
-    await reaches(lambda: running(agent), 60.0)  # what stands still already proves nothing by standing still
+    await reaches(lambda: running(agent), PATIENCE)  # what stands still already proves nothing by standing still
     if name.endswith("killed"):
         await asyncio.to_thread(part.kill)
     else:
         part.send(signal.SIGSTOP)
-    stop = await reaches(lambda: stopped(agent), 10.0)
+    stop = await reaches(lambda: stopped(agent), 2 * STOP)
     why = list(agent.status.get("why", ["no status"]))
     if name.endswith("killed"):
         part.start()
     else:
         part.send(signal.SIGCONT)
-    again = await reaches(lambda: running(agent), 60.0)
+    again = await reaches(lambda: running(agent), PATIENCE)
     return {"fault": name, "stopped_after_s": _finite(stop), "why": why, "running_after_s": _finite(again)}
 
 
