@@ -9,6 +9,7 @@ runs on the machine shows in them. `machine` says how much of its time this benc
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,7 +28,7 @@ def run(quick: bool = False) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     wall, own = time.perf_counter(), time.process_time()
     # The live parts come first: they depend most on what else the machine does, which one can see to for a few minutes.
-    for part in (_kinematics, _adversarial, _soak, _sweep, _live_step, _chunking, _frames, _recorder, _replay, _faults):
+    for part in _PARTS:
         begin = time.perf_counter()
         try:
             rows |= part(quick)
@@ -124,6 +125,27 @@ def _frames(quick: bool) -> dict[str, Row]:
     return {"fuzzed_frames_commands": _most(found.commands, 0, frames=found.frames, still_messages=found.messages)}
 
 
+def _refusals(quick: bool) -> dict[str, Row]:
+    """Unauthorised, oversized, replayed and wrong-epoch attempts that were not refused."""
+    from ._hardware_refusals import passed_through
+
+    count = 50 if quick else 1000
+    return {f"passed_{kind}": _most(passed, 0, attempts=count) for kind, passed in passed_through(count).items()}
+
+
+def _conformance(quick: bool) -> dict[str, Row]:
+    """The one suite against our test server and rosbridge-server-rs; it lives in the repository's tests."""
+    suite = Path(__file__).parents[1] / "tests/hardware/test_rosbridge.py"
+    if not suite.exists():
+        raise InputError("conformance: got no tests beside the benchmarks, wanted a checkout of the repository.")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(suite)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"ROBOPREF_REQUIRE_HARDWARE": "1"}
+    )
+    told = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
+    return {"conformance": {"measured": done.returncode, "target": 0, "ok": done.returncode == 0, "pytest": told}}
+
+
 def _recorder(quick: bool) -> dict[str, Row]:
     """A recorder process killed at random moments: finished episodes that cannot be read."""
     from ._hardware_recorder import lost_episodes
@@ -162,17 +184,20 @@ def _faults(quick: bool) -> dict[str, Row]:
 
     wanted = matrix.expected()
     seeds = 2 if quick else wanted["seeds"]
-    wrong, stop, overshoot = [], 0.0, 0.0
+    wrong, stop, overshoot, adopted, action = [], 0.0, 0.0, 0.0, 0.0
     for fault in wanted["faults"]:
         for seed in range(seeds):
             cell = matrix.run(fault, seed)
             wrong += matrix.problems(fault, cell, wanted)
             stop, overshoot = max(stop, cell.stop), max(overshoot, cell.overshoot)
+            adopted, action = max(adopted, cell.adopted_age), max(action, cell.action_age)
     cells = seeds * len(wanted["faults"])
     return {
         "fault_cells_wrong": _most(len(wrong), 0, cells=cells, problems=wrong[:10]),
         "fault_stop_s": _most(stop, wanted["stop"]),
         "fault_overshoot_rad": _most(overshoot, wanted["overshoot"]),
+        "fault_adopted_age_s": _most(adopted, wanted["adopted_age"]),
+        "fault_action_age_s": _most(action, wanted["action_age"]),
     }
 
 
@@ -213,3 +238,8 @@ def _soak(quick: bool) -> dict[str, Row]:
     shown = {"steps": ran["steps"], "real_time_factor": ran["real_time_factor"], "idle": ran["idle"]}
     rows["soak_commands"] = {"measured": ran["commands"], "target": None, "ok": ran["commands"] > 0, **shown}
     return rows
+
+
+_PARTS = (
+    _kinematics, _adversarial, _soak, _live_step, _sweep, _chunking, _frames, _recorder, _replay, _refusals, _faults, _conformance,
+)  # fmt: skip

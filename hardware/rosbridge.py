@@ -180,8 +180,9 @@ class RosBridge:
         return f"{package}/{name}" if self.dialect == "ros1" else f"{package}/{group}/{name}"
 
     def _down(self) -> None:
-        waiting: asyncio.Future[Any]
-        for waiting in [*self._calls.values(), *self._goals.lost()]:
+        unanswered: list[asyncio.Future[Any]] = [*self._calls.values()]
+        unanswered.extend(self._goals.lost())
+        for waiting in unanswered:
             if not waiting.done():
                 waiting.set_exception(BridgeError(f"{self.url}: the connection was lost"))
 
