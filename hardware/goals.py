@@ -6,12 +6,9 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .link import BridgeError
-
-if TYPE_CHECKING:
-    from .rosbridge import RosBridge
 
 SUCCEEDED, CANCELED, ABORTED = 4, 5, 6
 _ROS1: dict[Any, int] = {3: SUCCEEDED, 2: CANCELED, 8: CANCELED}
@@ -32,10 +29,36 @@ class _Goal:
     feedback: Callable[[Any], None] | None
 
 
+class Topical(Protocol):
+    """What goals need of a bridge client: its dialect and its topics."""
+
+    @property
+    def dialect(self) -> str:
+        """ros1 or ros2."""
+
+    def spelled(self, kind: str, group: str) -> str:
+        """A type name in the server's dialect."""
+
+    def listens(self, topic: str) -> bool:
+        """Whether somebody hears a topic."""
+
+    def stands(self, key: str) -> bool:
+        """Whether something is said again after every reconnect."""
+
+    def advertise(self, topic: str, kind: str) -> None:
+        """Announce a topic."""
+
+    def subscribe(self, topic: str, kind: str, handler: Callable[[Any], None], *, queue_length: int) -> None:
+        """Hear a topic."""
+
+    def publish(self, topic: str, message: dict[str, Any]) -> bool:
+        """Send now or not at all."""
+
+
 class Goals:
     """The goals that one bridge client has sent and that have not ended."""
 
-    def __init__(self, bridge: RosBridge, send: Callable[[dict[str, Any]], bool]) -> None:
+    def __init__(self, bridge: Topical, send: Callable[[dict[str, Any]], bool]) -> None:
         self._bridge, self._send = bridge, send
         self._goals: dict[str, _Goal] = {}
         self._ids = itertools.count(1)

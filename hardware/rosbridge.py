@@ -43,7 +43,8 @@ class RosBridge:
     ) -> None:
         if dialect not in ("ros1", "ros2"):
             raise InputError(f"RosBridge.dialect: got {dialect!r}, wanted ros1 or ros2.")
-        self.url, self.dialect = url, dialect
+        self.url = url
+        self.dialect: Dialect = dialect
         self._link = Link(
             url, self._dispatch, self._down, token=token, ssl=ssl, ping=ping, backoff=backoff, limit=limit
         )

@@ -46,6 +46,7 @@ ROBOT_SIDE = {
     "journal",
     "topics",
     "rosbridge",
+    "goals",
     "franka",
     "backend",
     "link",

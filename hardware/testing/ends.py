@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,18 +15,44 @@ from ..franka import ArmState, control
 from ..limits import DT
 from ..topics import Topics
 
-if TYPE_CHECKING:
-    from .world import World
-
 HORIZON, EXECUTE, WIDTH = 16, 8, 7
 AGENT_PERIOD = 67
 """Milliseconds between the agent's steps (15 Hz)."""
 
 
+class Place(Protocol):
+    """What the ends need of the world that they are in."""
+
+    rng: np.random.Generator
+    now: float
+    fault: str
+    end: float
+
+    @property
+    def broken(self) -> bool:
+        """Whether the fault is on."""
+
+    @property
+    def wall(self) -> float:
+        """Seconds that the robot's wall clock is off."""
+
+    def link(self, deliver: Callable[[], None]) -> None:
+        """One message over the bridge."""
+
+    def later(self, seconds: float, what: Callable[[], None]) -> None:
+        """Run `what()` after some seconds."""
+
+    def to_robot(self, topic: str, message: dict[str, Any]) -> None:
+        """A message of the agent arrives."""
+
+    def to_agent(self, topic: str, message: dict[str, Any]) -> None:
+        """A message of the robot arrives."""
+
+
 class SimulatedBridge:
     """What the agent needs of a `RosBridge`: messages travel over the world's links."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Place) -> None:
         self._world, self.connected, self.on_connect = world, True, list[Callable[[], None]]()
         self.heard: dict[str, Callable[[Any], None]] = {}
 
@@ -41,14 +67,14 @@ class SimulatedBridge:
         """Towards the robot; as with a real bridge, nothing says whether it arrives."""
         if not self.connected:
             return False
-        self._world.link(lambda: self._world.transport.arrived(topic, message))
+        self._world.link(lambda: self._world.to_robot(topic, message))
         return True
 
 
 class SimulatedTransport:
     """What the arm node hears and says, over the world's links."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Place) -> None:
         self._world, self._topics = world, Topics()
         self._commands, self._controls = list[Command](), list[dict[str, Any]]()
         self._newest: dict[str, int] = {}
@@ -91,7 +117,7 @@ class SimulatedTransport:
         def arrive() -> None:
             if number > self._newest.get(topic, -1):
                 self._newest[topic] = number
-                self._world.bridge.heard[topic](message)
+                self._world.to_agent(topic, message)
 
         self._world.link(arrive)
 
@@ -99,7 +125,7 @@ class SimulatedTransport:
 class SimulatedPolicy:
     """What the agent needs of a `PolicyClient`, and a policy server behind it that answers, late, wrongly or not at all."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Place) -> None:
         self._world, self.replies = world, list[tuple[float, dict[str, Any]]]()
         self.metadata: dict[str, Any] = {"horizon": HORIZON, "execute": EXECUTE, "action": WIDTH, "history": 1}
         if world.fault == "frozen_camera_policy_looks":

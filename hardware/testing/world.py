@@ -130,6 +130,14 @@ class World:
         """Whether the fault is on."""
         return self.begin <= self.now < self.end
 
+    def to_robot(self, topic: str, message: dict[str, Any]) -> None:
+        """A message of the agent arrives."""
+        self.transport.arrived(topic, message)
+
+    def to_agent(self, topic: str, message: dict[str, Any]) -> None:
+        """A message of the robot arrives."""
+        self.bridge.heard[topic](message)
+
     def run(self) -> Cell:
         """Play the whole cell, millisecond by millisecond."""
         tick, was = 0, False
