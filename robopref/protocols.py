@@ -49,6 +49,13 @@ class RewardModel(Protocol):
         """Scalar training loss and what to log."""
 
 
+@runtime_checkable
+class LookingReward(Protocol):
+    """A reward model that scores pictures: segments come to it with those of its cameras."""
+
+    cameras: tuple[str, ...]
+
+
 class Labeler(Protocol):
     """Who says which trajectory is better."""
 

@@ -80,6 +80,8 @@ class Segments:
     """(B, T, A) float32."""
     mask: Tensor
     """(B, T) float32, 1 at real steps, 0 at padding."""
+    images: Mapping[str, Tensor | Frames] = field(default_factory=dict)
+    """camera -> (B, T, height, width, 3) uint8, for rewards that look; `Frames` are read when rows are taken."""
 
     def __post_init__(self) -> None:
         check_shape("Segments", "mask", tuple(self.mask.shape), (None, None), "One mask value per step.")
@@ -87,12 +89,15 @@ class Segments:
         do = "Pad all windows of a batch to one length and mask the padding."
         check_shape("Segments", "observation", tuple(self.observation.shape), (batch, steps, None), do)
         check_shape("Segments", "action", tuple(self.action.shape), (batch, steps, None), do)
+        for name, image in self.images.items():
+            check_shape("Segments", f"images[{name}]", tuple(image.shape), (batch, steps, None, None, 3), do)
 
     def __len__(self) -> int:
         return len(self.mask)
 
     def __getitem__(self, index: Tensor | slice) -> Segments:
-        return Segments(self.observation[index], self.action[index], self.mask[index])
+        images = {k: v[index] for k, v in self.images.items()}
+        return Segments(self.observation[index], self.action[index], self.mask[index], images)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,11 @@ from robopref.pictures import Frames
 from robopref.types import Chunks, Observation, PolicySpec, PreferenceBatch, Segments
 
 
-def segments(trajectories: Sequence[Trajectory], stride: int = 1) -> Segments:
-    """Whole trajectories as padded segments, every `stride`-th step: (B, T', D), (B, T', A), (B, T')."""
+def segments(trajectories: Sequence[Trajectory], stride: int = 1, cameras: Sequence[str] = ()) -> Segments:
+    """Whole trajectories as padded segments, every `stride`-th step: (B, T', D), (B, T', A), (B, T'), and pictures by `cameras`.
+
+    Raises `InputError` for no trajectory, unequal widths, and one without the pictures.
+    """
     if not trajectories:
         raise InputError("segments: got no trajectory, wanted at least 1.")
     parts = [(t.observation[::stride], t.action[::stride]) for t in trajectories]
@@ -31,7 +34,21 @@ def segments(trajectories: Sequence[Trajectory], stride: int = 1) -> Segments:
     mask = np.zeros((len(parts), longest), dtype=np.float32)
     for row, (seen, done) in enumerate(parts):
         observation[row, : len(seen)], action[row, : len(seen)], mask[row, : len(seen)] = seen, done, 1
-    return Segments(torch.from_numpy(observation), torch.from_numpy(action), torch.from_numpy(mask))
+    images = {camera: _filmed(trajectories, camera, stride, longest) for camera in cameras}
+    return Segments(torch.from_numpy(observation), torch.from_numpy(action), torch.from_numpy(mask), images)
+
+
+def _filmed(trajectories: Sequence[Trajectory], camera: str, stride: int, steps: int) -> Frames:
+    """Pictures of every `stride`-th step, the last one repeated where an episode ends early."""
+    for one in trajectories:
+        if camera not in one.images:
+            raise InputError(
+                f"segments: got an episode (seed {one.seed}) without pictures by {camera!r}, wanted them: the reward looks through it.\n"
+                "Collect with cameras=[...], and read the store with `robopref.data.picture_cache.cached(store, cameras)`."
+            )
+    last = [(len(t) - 1) // stride for t in trajectories]
+    at = np.stack([np.minimum(np.arange(steps), n) * stride for n in last])
+    return Frames(tuple(t.images[camera] for t in trajectories), torch.arange(len(trajectories)), torch.from_numpy(at))
 
 
 def pair_batch(
@@ -40,6 +57,7 @@ def pair_batch(
     prob_first: np.ndarray,
     weight: np.ndarray,
     stride: int = 1,
+    cameras: Sequence[str] = (),
 ) -> PreferenceBatch:
     """Compared trajectories (or windows of them), padded to one length, with prob_first (N,) and weight (N,)."""
     if not len(first) == len(second) == len(prob_first) == len(weight):
@@ -47,7 +65,7 @@ def pair_batch(
             f"pair_batch: got {len(first)} first, {len(second)} second, {len(prob_first)} labels, {len(weight)} weights, "
             "wanted as many of each."
         )
-    every = segments([*first, *second], stride)
+    every = segments([*first, *second], stride, cameras)
     half = len(first)
     labels, weights = (torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (prob_first, weight))
     return PreferenceBatch(every[:half], every[half:], labels, weights)

@@ -11,6 +11,7 @@ import torch
 
 from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import pair_batch
+from robopref.protocols import LookingReward
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class ModelLabeler:
         return np.concatenate(answers) if answers else np.zeros(0)
 
     def _block(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
-        pairs = pair_batch(first, second, np.full(len(first), 0.5), np.ones(len(first)), self.stride)
+        cameras = self.model.cameras if isinstance(self.model, LookingReward) else ()
+        pairs = pair_batch(first, second, np.full(len(first), 0.5), np.ones(len(first)), self.stride, cameras)
         prob = self.model.prob_first(pairs.first, pairs.second).numpy()
         sure = (np.abs(prob - 0.5) >= self.margin) | (np.abs(prob - 0.5) < 1e-9)
         return np.where(sure, prob, np.nan)

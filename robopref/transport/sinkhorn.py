@@ -6,10 +6,17 @@ A step that the plan moves cheaply onto the example did what the example did. Th
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from robopref.arrays import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NOTHING = 1e-30
+"""Mass of padding inside the solver, whose logarithm must be finite."""
 
 
 def plan(cost: np.ndarray, epsilon: float = 0.05) -> np.ndarray:
@@ -47,3 +54,45 @@ def step_rewards(segment: np.ndarray, example: np.ndarray, epsilon: float = 0.05
         )
     cost = cdist(segment, example)
     return -(plan(cost, epsilon) * cost).sum(axis=1)
+
+
+def plans(cost: Tensor, mask: Tensor | None = None, epsilon: float = 0.05, iterations: int = 50) -> Tensor:
+    """Entropic plans (B, T, T') of a batch of costs (B, T, T') >= 0 between uniform marginals, in the log domain, with gradient.
+
+    mask: real rows and columns, ((B, T), (B, T')) joined as (B, T + T'), 1 real and 0 padding; padding gets no mass. epsilon is relative to
+    each problem's mean cost. A fixed number of iterations, so that no row's result depends on its neighbours. Peyre and Cuturi 2019, 4.4.
+    """
+    import torch
+    from ot.batch import bregman_log_projection_batch
+
+    batch, rows, columns = cost.shape
+    live = torch.ones(batch, rows + columns, dtype=cost.dtype) if mask is None else mask.to(cost.dtype)
+    left, right = (part / part.sum(dim=1, keepdim=True) for part in (live[:, :rows], live[:, rows:]))
+    scale = torch.einsum("bij,bi,bj->b", cost, left, right).clamp(min=1e-12)
+    made = bregman_log_projection_batch(
+        -cost / (epsilon * scale[:, None, None]), left.clamp(min=_NOTHING), right.clamp(min=_NOTHING),
+        max_iter=iterations, tol=0.0, grad="autodiff",
+    )  # fmt: skip
+    return made["T"] * live[:, :rows, None] * live[:, None, rows:]
+
+
+def diagonality(plan: Tensor) -> Tensor:
+    """How far plans (B, T, T') run along the diagonal, (B,): 1 all mass on it, 0 spread as a uniform plan spreads it, below 0 against it.
+
+    1 - E|x - y| for relative times x, y in [0, 1] drawn from the plan, over the same for independent uniform times.
+    """
+    import torch
+
+    rows, columns = (torch.linspace(0, 1, n, dtype=plan.dtype) for n in plan.shape[1:])
+    gap = (rows[:, None] - columns[None]).abs()
+    even = gap.mean().clamp(min=1e-12)
+    return 1 - (plan * gap).sum(dim=(1, 2)) / plan.sum(dim=(1, 2)).clamp(min=1e-12) / even
+
+
+def concentration(plan: Tensor) -> Tensor:
+    """1 - entropy of plans (B, T, T') relative to the uniform plan's, on the scale from one-to-one (1) to uniform (0): (B,)."""
+    rows, columns = plan.shape[1:]
+    mass = plan / plan.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    entropy = -(mass * mass.clamp(min=1e-12).log()).sum(dim=(1, 2))
+    most, least = np.log(rows * columns), np.log(max(rows, columns))
+    return (most - entropy) / max(most - least, 1e-12)
