@@ -92,6 +92,7 @@ def rollout(
     expert: bool = False,
     threads: int = 1,
     cameras: Sequence[str] = (),
+    until_success: bool = False,
 ) -> Iterator[Trajectory]:
     """Run one episode per seed and yield the trajectories in the order of `seeds`.
 
@@ -99,7 +100,7 @@ def rollout(
     expert's action as `extra["expert_action"]` (what the regret teacher asks for). threads: resets and steps are shared by as many;
     it pays where a simulator lets go of Python's lock, as MuJoCo does, and cores are idle; where pictures are taken there is one, for
     a GL context belongs to one thread. cameras: store their picture of every step; what a policy looks at is drawn only where it
-    decides. Raises `InputError` if the policy does not fit.
+    decides. until_success: an episode ends with its first success. Raises `InputError` if the policy does not fit.
     """
     queue = list(enumerate(episodes(seeds)))
     if not environments or threads < 1:
@@ -113,6 +114,7 @@ def rollout(
             "Give `Episode(seed, sentence=...)`; `robopref run experiment=vla` does."
         )
     idle, following = list(environments), 0
+    asked = (sim_state, expert, cameras, until_success)
     running: list[_Running] = []
     finished: dict[int, Trajectory] = {}
     device = next(iter(policy.parameters())).device if isinstance(policy, torch.nn.Module) else torch.device("cpu")
@@ -126,7 +128,7 @@ def rollout(
             running += fresh
             chunks = predict(policy, running, batch_size, device)
             pairs = list(zip(running, chunks, strict=True))
-            _shared(pool, threads, lambda pair: _execute(*pair, policy.spec, sim_state, expert, cameras), pairs)
+            _shared(pool, threads, lambda pair: _execute(*pair, policy.spec, *asked), pairs)
             for state in [s for s in running if s.done]:
                 running.remove(state)
                 idle.append(state.env)
@@ -206,8 +208,9 @@ def _look(state: _Running, spec: PolicySpec, record: Sequence[str], soon: bool) 
 
 
 def _execute(
-    state: _Running, chunk: np.ndarray, spec: PolicySpec, sim_state: bool, expert: bool, cameras: Sequence[str]
-) -> None:
+    state: _Running, chunk: np.ndarray, spec: PolicySpec, sim_state: bool, expert: bool, cameras: Sequence[str],
+    until_success: bool,
+) -> None:  # fmt: skip
     """Run up to E steps of a chunk in the episode's environment and record them."""
     rows, before = state.rows, len(state.rows["reward"])
     for action in chunk[: spec.execute]:
@@ -221,7 +224,7 @@ def _execute(
         state.observation, reward, terminated, truncated, info = state.env.step(action)
         rows["reward"].append(reward)
         rows["success"].append(bool(info["success"]))
-        state.done = terminated or truncated
+        state.done = terminated or truncated or (until_success and rows["success"][-1])
         if state.done:
             break
         soon = len(rows["reward"]) - before > spec.execute - spec.history

@@ -21,6 +21,15 @@ def policy():
     return Diffusion(dims, horizon=8, execute=5, history=2, width=64, depth=1, diffusion_steps=10, sample_steps=3)
 
 
+class Toward(Diffusion):
+    """Goes to the goal of the point mass, with noise of its own in every episode."""
+
+    def act(self, observation, generator):
+        way = 3 * (observation.state[:, -1, 4:6] - observation.state[:, -1, 0:2])
+        noise = torch.stack([torch.randn(self.spec.horizon, 2, generator=one) for one in generator])
+        return (way[:, None] + 0.5 * noise).clamp(-1, 1)
+
+
 def run(policy, count, seeds, **options):
     return list(rollout(policy, [PointMass() for _ in range(count)], seeds, **options))
 
@@ -43,6 +52,17 @@ def test_results_do_not_depend_on_the_number_of_threads():
     for a, b in zip(one, three, strict=True):
         for name in ("observation", "action", "reward", "success", "sim_state", "chunk", "executed"):
             assert np.array_equal(getattr(a, name), getattr(b, name)), name
+
+
+def test_an_episode_that_ends_with_its_success_is_the_beginning_of_the_whole_one(policy):
+    seeds = [3, 1, 1, 7, 9, 2, 4, 8, 6, 11, 12, 13]
+    policy = Toward(**{**policy.config, "dims": policy.spec.dims})
+    whole, until = (run(policy, 4, seeds, until_success=until) for until in (False, True))
+    assert 0 < sum(t.succeeded for t in whole)
+    assert any(len(b) < len(a) for a, b in zip(whole, until, strict=True))
+    for a, b in zip(whole, until, strict=True):
+        assert len(b) == (int(np.argmax(a.success)) + 1 if a.succeeded else len(a))
+        assert np.array_equal(a.action[: len(b)], b.action) and np.array_equal(a.success[: len(b)], b.success)
 
 
 def test_an_error_in_a_thread_is_raised(policy, monkeypatch):

@@ -45,12 +45,16 @@ def dims_of(config: dict[str, Any]) -> Dims:
 
 def roll(
     policy: Path, config: dict[str, Any], seeds: Sequence[int] | Sequence[Episode], noise_seed: int, workers: int,
-    sim_state: bool = False, expert: bool = False, cameras: tuple[str, ...] = (),
+    sim_state: bool = False, expert: bool = False, cameras: tuple[str, ...] = (), until_success: bool = False,
 ) -> list[Trajectory]:  # fmt: skip
-    """One episode per reset seed of the policy in a folder, in the order of `seeds`; pictures by `cameras` are kept."""
+    """One episode per reset seed of the policy in a folder, in the order of `seeds`; pictures by `cameras` are kept.
+
+    until_success: an episode ends with its first success, for a caller who asks for nothing else.
+    """
     listed = episodes(seeds)
     parts = max(1, min(workers, len(listed)))
-    calls = [(str(policy), config, listed[k::parts], noise_seed, sim_state, expert, cameras) for k in range(parts)]
+    kept = (sim_state, expert, cameras, until_success)
+    calls = [(str(policy), config, listed[k::parts], noise_seed, *kept) for k in range(parts)]
     done = spread(_roll, calls, workers)
     merged: list[Trajectory] = [done[i % parts][i // parts] for i in range(len(listed))]
     return merged
@@ -58,7 +62,7 @@ def roll(
 
 def act(
     policy: Policy, config: dict[str, Any], seeds: Sequence[int] | Sequence[Episode], noise_seed: int, name: str = "", sim_state: bool = False,
-    expert: bool = False, cameras: tuple[str, ...] = (),
+    expert: bool = False, cameras: tuple[str, ...] = (), until_success: bool = False,
 ) -> list[Trajectory]:  # fmt: skip
     """The same of a policy at hand, in this process."""
     listed = episodes(seeds)
@@ -68,13 +72,14 @@ def act(
     made = rollout(
         policy, environments(config, BATCH)[:count] if count > 4 else environments(config, 4)[:count], listed,
         noise_seed=noise_seed, batch_size=BATCH, policy_name=name, sim_state=sim_state, expert=expert,
-        cameras=cameras,
+        cameras=cameras, until_success=until_success,
     )  # fmt: skip
     return list(made)
 
 
 def _roll(
     folder: str, config: dict[str, Any], listed: list[Episode], noise_seed: int, sim_state: bool, expert: bool,
-    cameras: tuple[str, ...],
+    cameras: tuple[str, ...], until_success: bool,
 ) -> list[Trajectory]:  # fmt: skip
-    return act(load(folder), config, listed, noise_seed, fingerprint(Path(folder)), sim_state, expert, cameras)
+    name = fingerprint(Path(folder))
+    return act(load(folder), config, listed, noise_seed, name, sim_state, expert, cameras, until_success)

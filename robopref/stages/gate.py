@@ -37,7 +37,7 @@ def judge(config: Config, policy: Path, place: Path, count: int, workers: int = 
         seeds = list(range(first, first + min(BLOCK, count - begin)))
 
         def make(_: Path, seeds: list[int] = seeds) -> dict[str, Any]:
-            found = roll(policy, config["env"], seeds, config["seed"], workers)
+            found = roll(policy, config["env"], seeds, config["seed"], workers, until_success=True)
             return {"success": [int(t.succeeded) for t in found], "judged": len(found)}
 
         outcomes += unit(place / f"resets-{begin:03d}", make)["success"]

@@ -70,7 +70,7 @@ def _try_level(config: dict[str, Any], store: str, level: float, folder: str) ->
             config["policy"], mixed, config["base"]["clone"], config["seed"], partial, "base", origin, drawn(opened)
         )
         seeds = range(config["base"]["first_reset"], config["base"]["first_reset"] + config["base"]["episodes"])
-        outcomes = roll(partial / "policy", config["env"], list(seeds), config["seed"], 0)
+        outcomes = roll(partial / "policy", config["env"], list(seeds), config["seed"], 0, until_success=True)
         return {
             "level": level,
             "success_rate": sum(t.succeeded for t in outcomes) / len(outcomes),
