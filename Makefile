@@ -37,7 +37,7 @@ test: lint ## style, types and every test
 	$(VENV)/bin/python -m pytest
 
 test-fast: $(STAMP) ## the tests of a few minutes
-	$(VENV)/bin/python -m pytest -m "not slow and not separate"
+	$(VENV)/bin/python -m pytest -m "not slow and not separate" -n logical --dist loadfile
 
 bench: $(STAMP) ## every benchmark, quickly
 	@for name in $$($(VENV)/bin/robopref bench); do $(VENV)/bin/robopref bench "$$name" quick=true out="runs/bench/$$name"; done

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import chunk_table
+from robopref.device import device_of
 from robopref.policies.best_of import BestOf
 from robopref.protocols import Environment, Policy
 from robopref.types import Observation, PolicySpec
@@ -114,10 +116,12 @@ def rollout(
             "Give `Episode(seed, sentence=...)`; `robopref run experiment=vla` does."
         )
     idle, following = list(environments), 0
-    asked = (sim_state, expert, cameras, until_success)
+    execute = partial(
+        _execute, spec=policy.spec, sim_state=sim_state, expert=expert, cameras=cameras, until_success=until_success
+    )
     running: list[_Running] = []
     finished: dict[int, Trajectory] = {}
-    device = next(iter(policy.parameters())).device if isinstance(policy, torch.nn.Module) else torch.device("cpu")
+    device = device_of(policy)
     threads = 1 if cameras or policy.spec.pictures.cameras else threads
     with ThreadPoolExecutor(max(1, threads - 1)) as pool:  # starts no thread before it is given work
         while queue or running:
@@ -128,7 +132,7 @@ def rollout(
             running += fresh
             chunks = predict(policy, running, batch_size, device)
             pairs = list(zip(running, chunks, strict=True))
-            _shared(pool, threads, lambda pair: _execute(*pair, policy.spec, *asked), pairs)
+            _shared(pool, threads, lambda pair: execute(*pair), pairs)
             for state in [s for s in running if s.done]:
                 running.remove(state)
                 idle.append(state.env)
@@ -247,9 +251,9 @@ def with_log_prob(policy: Policy, trajectory: Trajectory, noise_seed: int = 0) -
     if isinstance(policy, BestOf) or trajectory.executed is None:
         who = "a policy that only acts (best of N)" if isinstance(policy, BestOf) else "an episode without chunks"
         raise InputError(f"log_prob: got {who}, wanted rollouts of a policy with a score. Set record_log_prob=false.")
-    chunks = chunk_table([trajectory], policy.spec).chunks
+    chunks = chunk_table([trajectory], policy.spec).chunks.to(device_of(policy))
     generator = torch.Generator().manual_seed(episode_stream(noise_seed, Episode(max(trajectory.seed, 0))))
-    score = policy.score(chunks, policy.draw(chunks, generator)).double().numpy()  # (C,)
+    score = policy.score(chunks, policy.draw(chunks, generator)).double().cpu().numpy()  # (C,)
     ran = trajectory.executed.sum(axis=1)
     ran = ran[ran > 0]  # (C,) executed steps of each chunk, which together are the episode
     log_prob = np.repeat(score / ran, ran).astype(np.float32)[:, None]

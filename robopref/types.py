@@ -57,6 +57,11 @@ class Observation:
         images = {k: v[index] for k, v in self.images.items()}
         return Observation(self.state[index], images, _taken(self.sentence, index))
 
+    def to(self, device: torch.device) -> Observation:
+        """The same on a device; pictures that are still to be read are moved when a policy looks at them."""
+        images = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.images.items()}
+        return Observation(self.state.to(device), images, self.sentence)
+
     def picture(self, camera: str, size: tuple[int, int]) -> Tensor:
         """Pictures (B, K, height, width, 3) uint8 by a camera. Raises `InputError` when they are missing or of another size."""
         if camera not in self.images:
@@ -147,6 +152,10 @@ class Chunks:
 
     def __getitem__(self, index: Tensor | slice) -> Chunks:
         return Chunks(self.observation[index], self.action[index], self.mask[index])
+
+    def to(self, device: torch.device) -> Chunks:
+        """The same on a device."""
+        return Chunks(self.observation.to(device), self.action.to(device), self.mask.to(device))
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ QUOTA = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);
     "words",
     [
         ["collect", "episodes=8", "out=new"],
-        ["pretrain", "dataset=data", "out=new", *TINY],
+        pytest.param(["pretrain", "dataset=data", "out=new", *TINY], marks=pytest.mark.slow),
         ["label", "dataset=data", "pairs=10", "seed=5"],
     ],
     ids=lambda words: words[0],
@@ -159,6 +159,7 @@ def test_a_full_disk(place, words):
     assert contents(place) == before and not Path("new").exists()
 
 
+@pytest.mark.slow
 def test_no_gl(place):
     before = contents(place)
     words = ["collect", "task=reach", "+env.cameras=[corner2]", "episodes=1", "workers=1", "out=new"]
@@ -182,6 +183,7 @@ print(json.dumps(film(config, {"base": "policy"}, Path("films"))))
 """
 
 
+@pytest.mark.slow
 def test_a_report_does_without_films_where_there_is_no_gl(tmp_path):
     asked = subprocess.run(
         [sys.executable, "-c", FILM], cwd=tmp_path, env=os.environ | {"MUJOCO_GL": "disable"}, capture_output=True, text=True, check=True

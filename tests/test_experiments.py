@@ -49,7 +49,14 @@ def timeless(metrics):
 
 
 @pytest.mark.parametrize(
-    "name", ["iterate", "forty_labels", "diffusion_dpo", "mapo", "seppo", "deformpam", "modpo", "recap"]
+    "name",
+    [
+        "diffusion_dpo",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("iterate", "forty_labels", "mapo", "seppo", "deformpam", "modpo", "recap")
+        ),
+    ],
 )
 def test_an_experiment_runs_to_its_metrics(name, tmp_path):
     metrics, config = run(name, tmp_path / "run", "rounds.count=1"), compose(words(name, "rounds.count=1"))

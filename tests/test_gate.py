@@ -17,7 +17,7 @@ def rates(monkeypatch):
     """Policies by name whose success rate is what the test says; the luck of a reset is half shared. Returns (rates, rolled seeds)."""
     known, rolled = {}, []
 
-    def roll(policy, env, seeds, noise, workers):
+    def roll(policy, env, seeds, noise, workers, until_success):
         rolled.extend((policy.name, s) for s in seeds)
         made = []
         for seed in seeds:

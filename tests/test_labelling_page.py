@@ -282,7 +282,7 @@ def test_a_clip_that_cannot_be_played_leaves_only_broken_and_skip(browser, serve
 
 
 def test_clips_of_recorded_video_show_the_same_frame_while_playing_and_after_scrubs(browser, tmp_path):
-    """What holds on a starved machine too; the percentile of the unloaded one belongs to `robopref bench labelling`."""
+    """At most one frame apart, as near as a starved machine keeps its own clocks; never more than two."""
     with serving(painted.numbered(tmp_path / "store"), "minimum=0", "strategy=random") as server:
         page = open_page(browser, server.link)
         at_question(page)
@@ -294,10 +294,8 @@ def test_clips_of_recorded_video_show_the_same_frame_while_playing_and_after_scr
             if len(compared) > 20:
                 break
         assert len(compared) > 20, f"only {len(compared)} of {len(seen)} pictures could be compared"
-        far = (
-            np.abs(compared[:, 0] - compared[:, 1]) > 2
-        )  # until the page has corrected it, on a machine that is short of time
-        assert far.mean() <= 0.1, compared[far].tolist()
+        apart = np.abs(compared[:, 0] - compared[:, 1])
+        assert np.quantile(apart, 0.999) <= 1 and apart.max() <= 2, compared[apart > 1].tolist()
         shorter, last = min(np.max(seen, axis=0)[:2]), int(page.inner_text("#frame").split("/")[1])
         rng = random.Random(0)
         for _ in range(20):

@@ -58,7 +58,7 @@ def test_an_episode_that_ends_with_its_success_is_the_beginning_of_the_whole_one
     seeds = [3, 1, 1, 7, 9, 2, 4, 8, 6, 11, 12, 13]
     policy = Toward(**{**policy.config, "dims": policy.spec.dims})
     whole, until = (run(policy, 4, seeds, until_success=until) for until in (False, True))
-    assert 0 < sum(t.succeeded for t in whole)
+    assert sum(t.succeeded for t in whole) > 0
     assert any(len(b) < len(a) for a, b in zip(whole, until, strict=True))
     for a, b in zip(whole, until, strict=True):
         assert len(b) == (int(np.argmax(a.success)) + 1 if a.succeeded else len(a))

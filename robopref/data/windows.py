@@ -107,6 +107,10 @@ class ChunkTable:
     def __len__(self) -> int:
         return len(self.start) - 1
 
+    def to(self, device: torch.device) -> ChunkTable:
+        """The same with its chunks on a device; which rows to take is always chosen on the CPU."""
+        return ChunkTable(self.chunks.to(device), self.start)
+
     def count(self, trajectories: Tensor) -> Tensor:
         """Chunks of each trajectory: (B,) -> (B,)."""
         return self.start[trajectories + 1] - self.start[trajectories]

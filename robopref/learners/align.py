@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError, check_shape
 from robopref.data.windows import ChunkTable
+from robopref.device import device_of
 from robopref.networks.augment import augmented
 from robopref.networks.normalizer import check_shared
 from robopref.protocols import PairLoss, Policy
@@ -110,22 +111,23 @@ def relative_scores(
     """rho (B,): summed score difference per trajectory over executed elements to the power `length_norm`.
 
     chunks hold the same number C of rows for each of B trajectories; `count` (B,) is how many chunks each really has, so that the sum
-    over a sample of C estimates the sum over all.
+    over a sample of C estimates the sum over all. The result lies on the CPU, where pairs are compared.
     """
     with torch.no_grad():
         reference_score = reference.score(chunks, draws)
-    difference = (policy.score(chunks, draws) - reference_score).view(trajectories, -1)  # (B, C)
+    difference = (policy.score(chunks, draws) - reference_score).cpu().view(trajectories, -1)  # (B, C)
     scale_up = count / difference.shape[1]
-    elements = chunks.mask.sum(dim=(1, 2)).view(trajectories, -1).sum(dim=1).clamp(min=1) * scale_up  # (B,)
+    executed = chunks.mask.sum(dim=(1, 2)).cpu().view(trajectories, -1)
+    elements = executed.sum(dim=1).clamp(min=1) * scale_up  # (B,)
     return difference.sum(dim=1) * scale_up / elements**length_norm
 
 
 def _scored(reference: Policy, chunks: Chunks, draws: Draws) -> Tensor:
     """The reference's scores of many chunks (B,); where it looks, a block at a time: features of all pictures may not fit in memory."""
     if not reference.spec.pictures.cameras:
-        return reference.score(chunks, draws)
+        return reference.score(chunks, draws).cpu()
     blocks = torch.arange(len(chunks)).split(_LOOKED_AT)
-    return torch.cat([reference.score(chunks[rows], draws[rows]) for rows in blocks])
+    return torch.cat([reference.score(chunks[rows], draws[rows]).cpu() for rows in blocks])
 
 
 @torch.no_grad()
@@ -136,11 +138,11 @@ def calibrate(reference: Policy, table: ChunkTable, settings: AlignSettings, gen
     the first step (a running scale would grow with rho and take the brake away); floored at the probes' standard error.
     """
     every = torch.arange(len(table))
-    scores = []
+    table, scores = table.to(device_of(reference)), []
     for _ in range(2):  # two independent sets of probes: their difference is the noise of the estimate
         chunks = gather(table, every, settings.chunks_per_trajectory, generator, settings.early)
         score = _scored(reference, chunks, reference.draw(chunks, generator)).view(len(every), -1).sum(dim=1)
-        elements = chunks.mask.sum(dim=(1, 2)).view(len(every), -1).sum(dim=1).clamp(min=1)
+        elements = chunks.mask.sum(dim=(1, 2)).cpu().view(len(every), -1).sum(dim=1).clamp(min=1)
         total = elements * table.count(every) / settings.chunks_per_trajectory
         scores.append(score / elements * total ** (1 - settings.length_norm))
     first, second = scores
@@ -157,7 +159,7 @@ def check_pairs(table: ChunkTable, pairs: PairTable) -> None:
         raise InputError(
             f"align: got a pair with trajectory {int(sides.max())} of {len(table)}. Use the table's own pairs."
         )
-    ran = torch.cat([torch.zeros(1), table.chunks.mask.sum(dim=(1, 2)).cumsum(0)])
+    ran = torch.cat([torch.zeros(1), table.chunks.mask.sum(dim=(1, 2)).cpu().cumsum(0)])
     for one in sides.unique().tolist():
         if float(ran[table.start[one + 1]] - ran[table.start[one]]) == 0:
             raise InputError(
@@ -175,6 +177,7 @@ def align(
     """
     check_pairs(table, pairs)
     check_shared("align", policy, reference)  # type: ignore[arg-type]
+    table = table.to(device_of(policy))
     scale = calibrate(reference, table, settings, generator)
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -184,7 +187,7 @@ def align(
         if settings.anchor > 0:
             rows = _anchor_rows(table, anchors, settings.anchor_chunks, settings.early, gen)
             rows = augmented(rows, policy.spec.pictures, gen)  # cloned from; what is scored is never changed
-            anchor = policy.loss(rows, policy.draw(rows, gen)).mean()
+            anchor = policy.loss(rows, policy.draw(rows, gen)).mean().cpu()
             total = total + settings.anchor * anchor / (2 * scale)
             logs["align/anchor"] = float(anchor.detach())
         return total, logs | {"align/loss": float(total.detach())}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.data.windows import ChunkTable
+from robopref.device import device_of
 from robopref.networks.augment import augmented
 from robopref.protocols import Policy
 from robopref.train import fit
@@ -36,6 +37,7 @@ def clone(
     from diffusers.training_utils import EMAModel
 
     assert isinstance(policy, nn.Module)
+    table = table.to(device_of(policy))
     average = EMAModel(policy.parameters(), decay=ema, use_ema_warmup=True, power=0.75) if ema else None
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:

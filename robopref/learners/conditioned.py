@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robopref.arrays import InputError, check_shape
 from robopref.data.windows import ChunkTable
+from robopref.device import device_of
 from robopref.learners.align import PairTable
 from robopref.policies.conditioned import Conditioned
 from robopref.train import fit
@@ -43,7 +44,7 @@ def condition(
     indicator: in [-1, 1], 0 where nothing is known, one per trajectory (N,) or per chunk of the table. Raises `InputError` for another
     length, for a drop outside (0, 1], and where nothing is preferred.
     """
-    rows = _rows(table, indicator)
+    table, rows = table.to(device_of(policy)), _rows(table, indicator)
     if not 0 < drop <= 1:
         raise InputError(
             f"condition.drop: got {drop}, wanted a probability above 0 (guidance needs the policy without condition)."
@@ -57,7 +58,7 @@ def condition(
         at = torch.randint(len(table.chunks), (batch,), generator=gen)
         chunks = table.chunks[at]
         said = torch.where(torch.rand(batch, generator=gen) < drop, 0.0, rows[at])
-        each = policy.told_loss(chunks, policy.draw(chunks, gen), said)  # (B,)
+        each = policy.told_loss(chunks, policy.draw(chunks, gen), said.to(chunks.action.device)).cpu()  # (B,)
         logs = {"condition/loss": float(each.detach().mean())}
         for name, chosen in (("preferred", said > 0), ("rejected", said < 0), ("unsaid", said == 0)):
             if bool(chosen.any()):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.data.windows import ChunkTable
+from robopref.device import device_of
 from robopref.learners.clone import clone
 from robopref.losses.contrastive import contrastive
 from robopref.protocols import Policy
@@ -78,6 +79,7 @@ def contrast(
         yield from clone(
             policy, table, steps=settings.clone_steps, lr=settings.lr, batch=settings.clone_batch, generator=generator
         )
+    table = table.to(device_of(policy))
     reference = policy.reference() if settings.variant == "cpl_kl" else None
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -86,7 +88,7 @@ def contrast(
         rows = table.sample(segments, settings.chunks, gen)  # (2B, C)
         chunks = table.chunks[rows.flatten()]
         draws = policy.draw(chunks, gen)
-        score = policy.score(chunks, draws)
+        score = policy.score(chunks, draws).cpu()
         relative = score if reference is None else score - _frozen(reference, chunks, draws)
         total = relative.view(rows.shape).mean(dim=1) * table.count(segments)  # (2B,), the sum over a whole segment
         one, other = (alpha * total).chunk(2)
@@ -102,4 +104,4 @@ def contrast(
 
 @torch.no_grad()
 def _frozen(reference: Policy, chunks: Chunks, draws: object) -> Tensor:
-    return reference.score(chunks, draws)  # type: ignore[arg-type]
+    return reference.score(chunks, draws).cpu()  # type: ignore[arg-type]

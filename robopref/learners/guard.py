@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.data.windows import ChunkTable
+from robopref.device import device_of
 from robopref.learners.align import AlignSettings, PairTable, gather, relative_scores
 from robopref.protocols import Policy
 
@@ -39,6 +40,9 @@ class HeldOutGuard:
     _bad: int = field(default=0, init=False)
     _fell: bool = field(default=False, init=False)
 
+    def __post_init__(self) -> None:
+        self._table = self.table.to(device_of(self.policy))
+
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """Median rho of held-out winners and losers (in scales), the share of pairs in which the winner's is higher, and a KL surrogate.
@@ -51,7 +55,7 @@ class HeldOutGuard:
         self.policy.eval()
         generator = torch.Generator().manual_seed(self.seed)
         sides = torch.cat([self.pairs.first, self.pairs.second])
-        chunks = gather(self.table, sides, self.settings.chunks_per_trajectory, generator, self.settings.early)
+        chunks = gather(self._table, sides, self.settings.chunks_per_trajectory, generator, self.settings.early)
         draws = self.policy.draw(chunks, generator)
         count = self.table.count(sides)
         norm = self.settings.length_norm

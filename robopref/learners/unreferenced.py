@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.data.windows import ChunkTable
+from robopref.device import device_of
 from robopref.learners.align import AlignSettings, PairTable, check_pairs, gather
 from robopref.protocols import Policy
 from robopref.train import fit
@@ -24,14 +25,15 @@ def unreferenced(
 ) -> Iterator[dict[str, float]]:  # fmt: skip
     """Train `policy` in place; yields logs, errors of winner and loser apart. Raises `InputError` without pairs."""
     check_pairs(table, pairs)
+    table = table.to(device_of(policy))
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         at = torch.randint(len(pairs), (settings.pairs_per_step,), generator=gen)
         sides = torch.cat([pairs.first[at], pairs.second[at]])  # (2 B,)
         chunks = gather(table, sides, settings.chunks_per_trajectory, gen, settings.early)
-        error = policy.loss(chunks, policy.draw(chunks, gen)).view(len(sides), -1).mean(dim=1)  # (2 B,)
+        error = policy.loss(chunks, policy.draw(chunks, gen)).cpu().view(len(sides), -1).mean(dim=1)  # (2 B,)
         data = table.chunks[torch.randint(len(table.chunks), (settings.anchor_chunks,), generator=gen)]
-        held = policy.loss(data, policy.draw(data, gen)).mean().expand(len(at))  # (B,)
+        held = policy.loss(data, policy.draw(data, gen)).mean().cpu().expand(len(at))  # (B,)
         first, second = error.chunk(2)
         prob, weight = pairs.prob_first[at], pairs.weight[at]
         each = loss(first, second, prob, held)  # (B,)

@@ -89,7 +89,7 @@ class RewardJudge(nn.Module):
         """Summed reward of the first E actions, (B,)."""
         action = chunks.action[:, : self.execute]
         state = chunks.observation.state[:, -1:].expand(-1, action.shape[1], -1)
-        return self.reward.score(Segments(state, action, torch.ones(action.shape[:2]))).sum(dim=1)
+        return self.reward.score(Segments(state, action, torch.ones_like(action[..., 0]))).sum(dim=1)
 
 
 class Weighed(nn.Module):
@@ -152,11 +152,11 @@ class BestOf(nn.Module):
         # A row's candidates come from its own generator, one after the other.
         given = generator if isinstance(generator, torch.Generator) else [generator[int(row)] for row in rows]
         action = self.policy.act(many, given)  # (B N, H, A)
-        best = torch.arange(len(observation)) * self.candidates
+        best = torch.arange(len(observation), device=action.device) * self.candidates
         if self.candidates > 1:
             mask = torch.zeros_like(action)
             mask[:, : self.spec.execute] = 1
             value = self.judge(Chunks(many, action, mask)).view(-1, self.candidates)
-            best = best + value.argmax(dim=1).to(best.device)
+            best = best + value.argmax(dim=1)
         self.calls, self.seconds = self.calls + 1, self.seconds + time.perf_counter() - begin
         return action[best]

@@ -16,6 +16,7 @@ from robopref.checkpoint import load, save
 from robopref.data.files import write_json
 from robopref.data.store import TrajectoryStore
 from robopref.data.windows import chunk_table
+from robopref.device import placed
 from robopref.learners.align import AlignSettings, calibrate
 from robopref.learners.guard import HeldOutGuard
 from robopref.policies.realigned import realign
@@ -122,7 +123,7 @@ def align_policy(
     from hydra.utils import instantiate
 
     settings = AlignSettings(**{**config["align"], "preference": preference * config["align"]["preference"]})
-    before, loss = load(policy), instantiate(config["loss"])
+    before, loss = placed(load(policy)), instantiate(config["loss"])
     learned = realign(trained(before), config["rounds"]["guidance"])
     reference = learned.reference()
     table = chunk_table(trajectories, learned.spec)

@@ -11,6 +11,7 @@ from robopref.arrays import Trajectory
 from robopref.checkpoint import load, save
 from robopref.data.store import TrajectoryStore
 from robopref.data.windows import chunk_table
+from robopref.device import placed
 from robopref.learners.align import AlignSettings, calibrate
 from robopref.learners.clone import clone
 from robopref.losses.pairwise import sigmoid
@@ -61,7 +62,7 @@ def on_answers(config: Config, run: Path, base: Path, stores: list[str], name: s
 
     def make(partial: Path) -> dict[str, Any]:
         trajectories, answers, _ = read_rounds([Path(s) for s in stores], load(base).spec.pictures)
-        pairs, policy = labelled_pairs(answers, ties=False), load(base)
+        pairs, policy = labelled_pairs(answers, ties=False), placed(load(base))
         reference, steps = policy.reference(), config["align"]["steps"] * config["rounds"]["count"]
         own = {"steps": steps, "preference": 1.0, "proximal": 0.0, "trust": 0.0}
         own |= {"anchor": 0.0} if name == "plain_dpo" else {}
@@ -82,7 +83,7 @@ def on_answers(config: Config, run: Path, base: Path, stores: list[str], name: s
 
 
 def _clone(config: Config, base: Path, trajectories: list[Trajectory], partial: Path, arm: str) -> dict[str, Any]:
-    policy = load(base)
+    policy = placed(load(base))
     table = chunk_table(trajectories, policy.spec)
     generator = torch.Generator().manual_seed(config["seed"])
     steps = config["align"]["steps"] * config["rounds"]["count"]

@@ -8,8 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import fingerprint, load
+from robopref.device import placed
 from robopref.protocols import Environment, Policy
 from robopref.rollout import Episode, episodes, rollout
 from robopref.stages.parallel import spread
@@ -69,6 +72,8 @@ def act(
     if not listed:
         return []
     count = min(BATCH, len(listed))
+    if isinstance(policy, nn.Module):
+        placed(policy)
     made = rollout(
         policy, environments(config, BATCH)[:count] if count > 4 else environments(config, 4)[:count], listed,
         noise_seed=noise_seed, batch_size=BATCH, policy_name=name, sim_state=sim_state, expert=expert,

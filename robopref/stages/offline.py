@@ -15,6 +15,7 @@ from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import load, save
 from robopref.data.files import read_json, write_json
 from robopref.data.windows import chunk_table, segments
+from robopref.device import placed
 from robopref.learners.clone import clone, fit_normalizer
 from robopref.learners.iql import IQLSettings, iql
 from robopref.stages.units import thin, unit, write_log
@@ -64,7 +65,7 @@ def policy_of(config: Config, trajectories: Sequence[Trajectory]) -> tuple[Any, 
 
     torch.manual_seed(config["seed"])
     dims = Dims(trajectories[0].observation.shape[1], trajectories[0].action.shape[1])
-    policy = instantiate(config["policy"], _partial_=True)(dims=dims)
+    policy = placed(instantiate(config["policy"], _partial_=True)(dims=dims))
     table = chunk_table([replace(t, chunk=None, executed=None) for t in trajectories], policy.spec)
     fit_normalizer(policy, table)
     return policy, table

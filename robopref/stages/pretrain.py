@@ -13,6 +13,7 @@ from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import save
 from robopref.data.store import TrajectoryStore
 from robopref.data.windows import chunk_table
+from robopref.device import placed
 from robopref.learners.clone import clone, fit_normalizer
 from robopref.stages.environments import roll
 from robopref.stages.origin import provenance
@@ -43,7 +44,7 @@ def pretrain(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     dims = Dims(demonstrations[0].observation.shape[1], demonstrations[0].action.shape[1])
-    policy = instantiate(with_settings(config, render or {}), _partial_=True)(dims=dims)
+    policy = placed(instantiate(with_settings(config, render or {}), _partial_=True)(dims=dims))
     table = chunk_table(demonstrations, policy.spec)
     fit_normalizer(policy, table)
     logs = thin(clone(policy, table, generator=generator, **settings), 50, stage="pretrain", arm=arm)

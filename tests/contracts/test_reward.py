@@ -64,6 +64,7 @@ def test_equal_segments_cost_ln_2(preset):
     assert model.loss(same)[1]["reward/loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_it_ranks_held_out_pairs_after_forty_labels(preset):
     model, batch = build(preset), pairs()
     live = batch.first.mask.bool()

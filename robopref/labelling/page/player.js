@@ -1,6 +1,7 @@
 // The clips of one question on one clock. Corrects rarely and hard: all clips are paused, sought and started together.
 const FREEZE = 250, PATIENCE = 250, REST = 1000, READY = 10000; // milliseconds
 const FAR = 2; // frames apart that are corrected without patience
+const CRAWL = 0.0625, HOLD = 1000; // speed until every clip runs, and how many milliseconds that may take
 
 function playable(files) {
   const probe = document.createElement("video");
@@ -11,7 +12,7 @@ function playable(files) {
 export class Player {
   // clips: [{views: [{camera, files}], frames, fps, stride, first}]; names: what each clip is called.
   constructor(clips, names, onTick) {
-    Object.assign(this, { clips, onTick, rate: 1, loop: true, playing: false, loops: 0, resyncs: 0, failed: false, shown: false, turn: 0, corrected: 0 });
+    Object.assign(this, { clips, onTick, rate: 1, loop: true, playing: false, loops: 0, resyncs: 0, failed: false, shown: false, turn: 0, corrected: 0, held: [] });
     this.fps = clips[0].fps;
     this.frames = Math.max(...clips.map((clip) => clip.frames));
     this.element = document.createElement("div");
@@ -95,12 +96,20 @@ export class Player {
 
   start(frame, fresh = false) {
     this.playing = true; this.late = 0; this.frozen = 0; this.turn += 1;
+    this.held = []; this.since = performance.now();
     for (const { video, frames } of this.tracks) {
-      video.playbackRate = this.rate;
+      video.playbackRate = CRAWL;
       if (fresh && video.currentTime !== 0) video.currentTime = 0;
       // play() on a clip that has ended would begin it anew
-      if (fresh || frame < frames - 1) video.play()?.catch?.(() => {});
+      if (fresh || frame < frames - 1) { this.held.push({ video, from: video.currentTime }); video.play()?.catch?.(() => {}); }
     }
+  }
+
+  // On a machine that is short of time one play() takes effect long after another: all crawl until all clocks run, then run at speed.
+  release(now) {
+    if (now - this.since < HOLD && !this.held.every(({ video, from }) => video.ended || video.currentTime > from)) return;
+    this.held = [];
+    this.setRate(this.rate);
   }
 
   async play() {
@@ -110,7 +119,7 @@ export class Player {
 
   pause() { this.playing = false; this.frozen = 0; this.turn += 1; for (const { video } of this.tracks) video.pause(); }
 
-  setRate(rate) { this.rate = rate; for (const { video } of this.tracks) video.playbackRate = rate; }
+  setRate(rate) { this.rate = rate; if (!this.held.length) for (const { video } of this.tracks) video.playbackRate = rate; }
 
   // Joint seek to the middle of a frame (its very beginning may paint the one before). Latest wins.
   async seek(frame) {
@@ -148,6 +157,7 @@ export class Player {
   }
 
   correct(now) {
+    if (this.held.length) { this.release(now); return; }
     const master = this.longest.video;
     if (master.ended) {
       this.frozen ||= now;
