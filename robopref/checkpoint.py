@@ -63,6 +63,11 @@ def load(folder: Path | str) -> Any:
     return model.eval()
 
 
+def outline(folder: Path | str) -> Any:
+    """The model of a folder without its weights: on the device where modules are being made, "meta" for shapes alone."""
+    return _build(Path(folder), _read_config(Path(folder)))
+
+
 def fingerprint(folder: Path) -> str:
     """Short hash of a model folder's weights and configuration."""
     digest = hashlib.sha256()

@@ -151,6 +151,13 @@ def _bench(words: list[str]) -> int:
     return bench(names[0], quick == "true", Path(options["out"]) if "out" in options else None)
 
 
+def _plan_memory(words: list[str]) -> int:
+    from robopref.plan_memory import main as plan
+
+    print(plan(_split("plan-memory", words)[1]), end="")
+    return 0
+
+
 def _annotate(words: list[str]) -> int:
     from robopref.labelling.serve import annotate
 
@@ -194,6 +201,7 @@ _HANDLERS: dict[str, Callable[[list[str]], int]] = {
     "validate": _validate,
     "doctor": _doctor,
     "bench": _bench,
+    "plan-memory": _plan_memory,
     "annotate": _annotate,
     "serve": _serve,
     "deploy": _deploy,

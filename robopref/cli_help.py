@@ -128,6 +128,15 @@ VERBS: dict[str, Verb] = {
         "Python, torch, GPU, OpenGL, video, cores, memory, disk, ROS, and which extras are installed.",
         hydra=False,
     ),
+    "plan-memory": Verb(
+        "the GPU memory that fine-tuning a policy needs, before it starts",
+        "policy=NAME [policy.KEY=VALUE ...] | checkpoint=DIR  [batch=112] [rank=32] [observation=39] [action=4] [gpu=GB]",
+        "A table: all weights or adapters, with a second copy as reference or without, bfloat16, gradient checkpointing, the optimiser in\n"
+        "the processor's memory. Counted on the model's own shapes; no weight is read. batch: chunks scored in one step. checkpoint may be\n"
+        "a folder of this package or one of OpenVLA or lerobot.\n\n"
+        "  robopref plan-memory policy=vla_flow policy.width=512 batch=112 gpu=24",
+        hydra=False,
+    ),
     "bench": Verb(
         "a benchmark against a named peer, in one run, as a ratio",
         "[NAME] [quick=true] [out=DIR]",

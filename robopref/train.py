@@ -15,23 +15,49 @@ Step = Callable[[torch.Generator], tuple[Tensor, dict[str, float]]]
 def fit(
     modules: nn.Module | list[nn.Module], step: Step, *, steps: int, lr: float, generator: torch.Generator,
     weight_decay: float = 0.0, clip: float = 1.0, warmup: int = 0, decay: bool = True,
+    autocast: bool = False, offload: bool = False,
 ) -> Iterator[dict[str, float]]:  # fmt: skip
     """Run AdamW for `steps` steps and yield the logs of each.
 
     lr: peak learning rate, reached after `warmup` steps, then (with `decay`) a cosine to 0. clip: bound of the gradient norm.
+    autocast: compute products in bfloat16; weights and sums stay float32. offload: keep AdamW's state and float32 copies of the weights in
+    the processor's memory, 12 bytes a weight less on the GPU for a copy of gradients and weights per step; pays where all weights learn.
     """
     from diffusers.optimization import get_scheduler
 
     parts = modules if isinstance(modules, list) else [modules]
     parameters = [p for p in chain.from_iterable(m.parameters() for m in parts) if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)  # one kernel per step
+    stepped = [p.detach().to("cpu", torch.float32, copy=True) for p in parameters] if offload else parameters
+    optimizer = torch.optim.AdamW(stepped, lr=lr, weight_decay=weight_decay, fused=True)  # one kernel per step
+    kind = parameters[0].device.type
     name = "cosine" if decay else "constant_with_warmup"
     schedule = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
     for _ in range(steps):
-        loss, logs = step(generator)
-        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(kind, torch.bfloat16, enabled=autocast):
+            loss, logs = step(generator)
+        for parameter in parameters:
+            parameter.grad = None
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, clip)
+        if offload:
+            _hand_over(parameters, stepped)
         optimizer.step()
+        if offload:
+            _take_back(parameters, stepped)
         schedule.step()
         yield logs
+
+
+@torch.no_grad()
+def _hand_over(parameters: list[nn.Parameter], copies: list[Tensor]) -> None:
+    """Move the gradients to the copies that the optimiser steps."""
+    for parameter, copy in zip(parameters, copies, strict=True):
+        copy.grad = None if parameter.grad is None else parameter.grad.to(copy)
+        parameter.grad = None
+
+
+@torch.no_grad()
+def _take_back(parameters: list[nn.Parameter], copies: list[Tensor]) -> None:
+    """Copy the stepped weights back."""
+    for parameter, copy in zip(parameters, copies, strict=True):
+        parameter.copy_(copy)

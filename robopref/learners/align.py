@@ -51,6 +51,10 @@ class AlignSettings:
     early: float = 0.0
     """How much more often early chunks of a trajectory are looked at, density ~ exp(-early x position): what is done after the task is
     done teaches nothing, and where that begins nobody tells. 0: all alike; otherwise scores weigh a trajectory's chunks so."""
+    autocast: bool = False
+    """Compute products in bfloat16 (`train.fit`)."""
+    offload: bool = False
+    """Keep the optimiser in the processor's memory (`train.fit`)."""
     trust: float = 0.0
     """Penalty on the squared rho of both sides, in scales: holds the policy near the reference whatever the labels say."""
 
@@ -194,7 +198,10 @@ def align(
 
     assert isinstance(policy, nn.Module)
     policy.train()
-    yield from fit(policy, step, steps=settings.steps, lr=settings.lr, generator=generator, warmup=settings.steps // 20)
+    yield from fit(
+        policy, step, steps=settings.steps, lr=settings.lr, generator=generator, warmup=settings.steps // 20,
+        autocast=settings.autocast, offload=settings.offload,
+    )  # fmt: skip
     policy.eval()
 
 

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Cache = list[tuple[Tensor, Tensor]]
 """Keys and values (B, heads, positions so far, width / heads) of every block."""
@@ -14,6 +15,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.recompute = False  # see `networks.recompute`
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
@@ -25,6 +27,13 @@ class Block(nn.Module):
 
         seen: (B, positions up to here) bool, what every position attends to, earlier or later; without it, all up to itself.
         """
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._compute, x, past, seen, use_reentrant=False)
+        return self._compute(x, past, seen)
+
+    def _compute(
+        self, x: Tensor, past: tuple[Tensor, Tensor] | None, seen: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         batch, length, width = x.shape
         parts = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # (B, heads, L, width / heads) each

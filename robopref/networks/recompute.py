@@ -1,0 +1,39 @@
+"""Gradient checkpointing (Chen et al. 2016): blocks keep their inputs alone and are computed again in the backward pass."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from robopref.arrays import InputError
+from robopref.networks.transformer import Block
+
+
+def recompute(root: nn.Module, on: bool = True) -> int:
+    """Switch it for all transformer blocks of `root`, ours and those of transformers; returns how many there are.
+
+    Raises `InputError` for a model without blocks. Scores do not change by it.
+    """
+    found = 0
+    for module in root.modules():
+        if isinstance(module, Block):
+            module.recompute, found = on, found + 1
+        elif _is_foreign(module):
+            # transformers asks for training mode; only the layer itself is told so, its dropout stays as it is.
+            module.training, found = on, found + 1
+            module.gradient_checkpointing = on
+            module._gradient_checkpointing_func = _checkpointed  # type: ignore[assignment]
+    if found == 0:
+        raise InputError(
+            "recompute: got a model without transformer blocks, wanted one with: there is nothing to save."
+        )
+    return found
+
+
+def _checkpointed(function: object, *arguments: object) -> object:
+    from torch.utils.checkpoint import checkpoint
+
+    return checkpoint(function, *arguments, use_reentrant=False)  # type: ignore[arg-type]
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    return any(base.__name__ == "GradientCheckpointingLayer" for base in type(module).__mro__)
