@@ -50,10 +50,12 @@ class RewardModel(Protocol):
 
 
 @runtime_checkable
-class LookingReward(Protocol):
-    """A reward model that scores pictures: segments come to it with those of its cameras."""
+class Looking(Protocol):
+    """A reward model or labeler that judges pictures: what it judges comes to it with those of its cameras."""
 
-    cameras: tuple[str, ...]
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Cameras it looks through; none: it may look, and need not."""
 
 
 class Labeler(Protocol):

@@ -11,7 +11,7 @@ import torch
 
 from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import pair_batch
-from robopref.protocols import LookingReward
+from robopref.protocols import Looking
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class ModelLabeler:
                 f"ModelLabeler: got margin={self.margin}, stride={self.stride}, wanted margin in [0, 0.5), stride >= 1."
             )
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Cameras of a model that looks."""
+        return self.model.cameras if isinstance(self.model, Looking) else ()
+
     @torch.no_grad()
     def label(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
         """prob_first (N,) float64; nan where the model is not sure enough."""
@@ -42,8 +47,7 @@ class ModelLabeler:
         return np.concatenate(answers) if answers else np.zeros(0)
 
     def _block(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
-        cameras = self.model.cameras if isinstance(self.model, LookingReward) else ()
-        pairs = pair_batch(first, second, np.full(len(first), 0.5), np.ones(len(first)), self.stride, cameras)
+        pairs = pair_batch(first, second, np.full(len(first), 0.5), np.ones(len(first)), self.stride, self.cameras)
         prob = self.model.prob_first(pairs.first, pairs.second).numpy()
         sure = (np.abs(prob - 0.5) >= self.margin) | (np.abs(prob - 0.5) < 1e-9)
         return np.where(sure, prob, np.nan)

@@ -25,10 +25,10 @@ _PICTURED = 64
 
 def scripted_episode(
     env: Environment, episode: Episode, imperfection: Imperfection, name: str, noise_seed: int, sim_state: bool = False,
-    cameras: tuple[str, ...] = (),
+    cameras: tuple[str, ...] = (), options: dict[str, Any] | None = None,
 ) -> Trajectory:  # fmt: skip
-    """One episode of the scripted expert with an imperfection; every replica of a reset has noise of its own."""
-    observation, _ = env.reset(seed=episode.seed)
+    """One episode of the scripted expert with an imperfection; every replica of a reset has noise of its own. options: of the reset."""
+    observation, _ = env.reset(seed=episode.seed, options=options)
     replica = (
         [episode.replica] if episode.replica else []
     )  # the first one's noise is that of an episode without replicas

@@ -56,6 +56,35 @@ def coupling(
     return _figure(path, draw, "", "", width=4.0 * count)
 
 
+def film_plans(path: Path, plans: Mapping[str, np.ndarray]) -> Path:
+    """Plans (T, T') between films and the preferred film nearest to each, side by side, by name."""
+    count = len(plans)
+
+    def draw(axes: Axes) -> None:
+        axes.set_axis_off()
+        for index, (name, plan) in enumerate(plans.items()):
+            part = axes.inset_axes((index / count, 0.05, 0.92 / count, 0.9))
+            part.imshow(plan, origin="lower", cmap="magma", aspect="auto")
+            part.set_title(name, fontsize=8)
+            part.set_xticks([])
+            part.set_yticks([])
+            part.set_xlabel("preferred film, time", fontsize=7)
+            part.set_ylabel("film, time", fontsize=7)
+
+    return _figure(path, draw, "", "", width=3.0 * count)
+
+
+def scatter(path: Path, groups: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str) -> Path:
+    """Points (x (n,), y (n,)) of named groups."""
+
+    def draw(axes: Axes) -> None:
+        for name, (x, y) in groups.items():
+            axes.scatter(x, y, s=14, label=f"{name} (n = {len(x)})")
+        axes.legend(fontsize=8, frameon=False)
+
+    return _figure(path, draw, xlabel, ylabel)
+
+
 def _blocks(plan: np.ndarray, most: int = 40) -> np.ndarray:
     """Mass summed over blocks: single couplings of a large plan are too thin to see."""
     rows, columns = (np.array_split(np.arange(n), min(most, n)) for n in plan.shape)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from robopref.arrays import InputError, Trajectory
+from robopref.data.picture_cache import cached
 from robopref.data.preferences import Pair, PreferenceStore, Window
 from robopref.data.store import TrajectoryStore
-from robopref.protocols import Grader, Labeler, WeighingLabeler
+from robopref.protocols import Grader, Labeler, Looking, WeighingLabeler
 
 
 def choose_pairs(seeds: list[int], count: int, rng: np.random.Generator) -> list[tuple[int, int, str]]:
@@ -58,6 +59,8 @@ def ask(
     from hydra.utils import instantiate
 
     labeler: Labeler = instantiate(settings)
+    if isinstance(labeler, Looking) and labeler.cameras:
+        trajectories = cached(store, labeler.cameras)
     teacher, mark = name_of(labeler, preset), identity(settings)
     rng = np.random.default_rng([seed, 77])
     chosen = choose_pairs([t.seed for t in trajectories], count, rng)

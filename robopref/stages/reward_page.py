@@ -14,6 +14,9 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Name, header, rows."""
 NOTES = {
     "calibration": "Predicted probability against how often the first was preferred; on the diagonal a probability means what it says.",
+    "films": "Plans of optimal transport between held-out films (rows: time) and the nearest preferred film (columns), from the best film to the "
+    "worst by the hidden score. A film that does what was preferred runs along the diagonal.",
+    "diagonality": "How far each held-out film's plan runs along the diagonal (1: on it, 0: as a uniform plan) against its hidden score.",
     "coupling": "Which source episode was matched with which target episode, both sorted from worst to best: mass near the diagonal "
     "means that good meets good. The target's returns are read for this picture only.",
 }  # fmt: skip
