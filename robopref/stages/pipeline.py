@@ -116,37 +116,38 @@ def align(config: Config, out: Path) -> None:
     base, wanted = out / found["policy"], config["baselines"]
     judge(config, base, out / "judged", resets(config), config["workers"])
     gather_round(config, base, out / "rounds", 0, config["workers"])
-    calls: list[tuple[Any, ...]] = [(config, out, "aligned", base, 1.0)]
+    # Cloning goes on beside the rounds: the ablation ends earlier than the aligned arm and leaves a process idle.
+    jobs: list[tuple[str, tuple[Any, ...]]] = [("aligned", (config, out, "aligned", base, 1.0))]
     if "aligned_no_pairs" in wanted:
-        calls.append((config, out, "aligned_no_pairs", base, 0.0))
-    aligned, *ablation = spread(rounds_of, calls, config["workers"])
-    policies = {"base": str(base)}
-    jobs: dict[str, tuple[Any, ...]] = {
-        "cloned": (config, out, base, found["level"]),
-        "filtered": (config, out, base, aligned["stores"]),
-        **{name: (config, out, base, aligned["stores"], name) for name in baselines.ON_ANSWERS},
-    }
-    if config["checkpoint"]:  # the demonstrations of a given base are not known
-        jobs.pop("cloned")
-    names = [name for name in jobs if name in wanted]
-    made = spread(_baseline, [(name, jobs[name]) for name in names], config["workers"])
-    policies |= dict(zip(names, made, strict=True))
+        jobs.append(("aligned_no_pairs", (config, out, "aligned_no_pairs", base, 0.0)))
+    if "cloned" in wanted and not config["checkpoint"]:  # the demonstrations of a given base are not known
+        jobs.append(("cloned", (config, out, base, found["level"])))
+    made = dict(zip((name for name, _ in jobs), spread(_arm, jobs, config["workers"]), strict=True))
+    aligned, ablation = made.pop("aligned"), made.pop("aligned_no_pairs", None)
+    taught = {"filtered": (config, out, base, aligned["stores"])}
+    taught |= {name: (config, out, base, aligned["stores"], name) for name in baselines.ON_ANSWERS}
+    jobs = [(name, arguments) for name, arguments in taught.items() if name in wanted]
+    made |= zip((name for name, _ in jobs), spread(_arm, jobs, config["workers"]), strict=True)
+    policies = {"base": str(base), **made}
     if ablation:
-        policies["aligned_no_pairs"] = ablation[0]["policy"]
+        policies["aligned_no_pairs"] = ablation["policy"]
     policies["aligned"] = aligned["policy"]
     write_json(
         out / "arms" / "arms.json",
         {
             "policies": {k: os.path.relpath(v, out) for k, v in policies.items()},
             "stores": [os.path.relpath(s, out) for s in aligned["stores"]],
-            "guard": [*aligned["guard"], *(ablation[0]["guard"] if ablation else [])],
+            "guard": [*aligned["guard"], *(ablation["guard"] if ablation else [])],
             "choice": {k: v for k, v in aligned["choice"].items() if k != "seconds"},
         },
     )
 
 
-def _baseline(name: str, arguments: tuple[Any, ...]) -> str:
-    arms: dict[str, Callable[..., str]] = {"cloned": baselines.cloned, "filtered": baselines.filtered}
+def _arm(name: str, arguments: tuple[Any, ...]) -> Any:
+    """One arm by its name: what `rounds_of` gives for the two that go through rounds, a policy folder for the others."""
+    arms: dict[str, Callable[..., Any]] = {
+        "aligned": rounds_of, "aligned_no_pairs": rounds_of, "cloned": baselines.cloned, "filtered": baselines.filtered,
+    }  # fmt: skip
     return arms.get(name, baselines.on_answers)(*arguments)
 
 
