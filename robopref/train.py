@@ -27,7 +27,9 @@ def fit(
 
     parts = modules if isinstance(modules, list) else [modules]
     parameters = [p for p in chain.from_iterable(m.parameters() for m in parts) if p.requires_grad]
-    stepped = [p.detach().to("cpu", torch.float32, copy=True) for p in parameters] if offload else parameters
+    stepped: list[Tensor] = (
+        [p.detach().to("cpu", torch.float32, copy=True) for p in parameters] if offload else list(parameters)
+    )
     optimizer = torch.optim.AdamW(stepped, lr=lr, weight_decay=weight_decay, fused=True)  # one kernel per step
     kind = parameters[0].device.type
     name = "cosine" if decay else "constant_with_warmup"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
 from robopref.arrays import InputError
@@ -20,8 +23,8 @@ def recompute(root: nn.Module, on: bool = True) -> int:
         elif _is_foreign(module):
             # transformers asks for training mode; only the layer itself is told so, its dropout stays as it is.
             module.training, found = on, found + 1
-            module.gradient_checkpointing = on
-            module._gradient_checkpointing_func = _checkpointed  # type: ignore[assignment]
+            layer: Any = module
+            layer.gradient_checkpointing, layer._gradient_checkpointing_func = on, _checkpointed
     if found == 0:
         raise InputError(
             "recompute: got a model without transformer blocks, wanted one with: there is nothing to save."
@@ -29,10 +32,10 @@ def recompute(root: nn.Module, on: bool = True) -> int:
     return found
 
 
-def _checkpointed(function: object, *arguments: object) -> object:
+def _checkpointed(function: Callable[..., Any], *arguments: Any) -> Any:
     from torch.utils.checkpoint import checkpoint
 
-    return checkpoint(function, *arguments, use_reentrant=False)  # type: ignore[arg-type]
+    return checkpoint(function, *arguments, use_reentrant=False)
 
 
 def _is_foreign(module: nn.Module) -> bool:
