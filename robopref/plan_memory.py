@@ -193,14 +193,22 @@ def _builder(options: dict[str, str], dims: Dims) -> tuple[Callable[[], nn.Modul
 
 
 def _of_folder(folder: Path) -> tuple[Callable[[], nn.Module], str]:
-    """A folder of this package, told by the keys of its config.json."""
+    """A folder of this package, of OpenVLA or of lerobot, told by the keys of its config.json."""
     from robopref.checkpoint import outline
+    from robopref.policies import lerobot_act, lerobot_diffusion, openvla
 
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder}: got no config.json, wanted a model folder. Check checkpoint=DIR.")
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: got broken JSON ({error}). Copy the folder again.") from error
+    if config.get("model_type") == "openvla":
+        told = openvla.arguments(folder)
+        told["data"] = told["data"] or next(iter(config.get("norm_stats") or {}), "")  # memory is the same for all
+        return lambda: openvla.OpenVLA(**told), "network"
+    foreign = {"diffusion": lerobot_diffusion.LeRobotDiffusion, "act": lerobot_act.LeRobotACT}
+    if "class" not in config and config.get("type") in foreign:
+        return lambda: foreign[config["type"]](config), "body.policy"
     return lambda: outline(folder), ""

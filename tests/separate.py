@@ -39,6 +39,12 @@ def environment(cache, python, name, constraints, packages, beside=False):
     return str(inside)
 
 
+def lerobot(cache, python):
+    """The interpreter of an environment with lerobot, its datasets and policies, for all tests that need it."""
+    packages = ["lerobot[dataset,diffusion,smolvla,pi]>=0.6,<0.7", "peft>=0.18"]
+    return environment(cache, python, "lerobot", "constraints-lerobot.txt", packages)
+
+
 def run(command, **options):
     """Output of a command; a failure shows what it printed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)

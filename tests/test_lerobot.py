@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 from episodes import episode
-from separate import environment, find_python312, run
+from separate import find_python312, lerobot, run
 
 from robopref.data.store import StoreWriter, TrajectoryStore
 
@@ -54,9 +54,7 @@ print("equal", data.num_frames)
 
 @pytest.fixture(scope="module")
 def lerobot_python(request):
-    return environment(
-        request.config.cache, find_python312(), "lerobot", "constraints-lerobot.txt", ["lerobot[dataset]>=0.6,<0.7"]
-    )
+    return lerobot(request.config.cache, find_python312())
 
 
 @pytest.mark.parametrize("camera", [False, True], ids=["states", "pictures"])

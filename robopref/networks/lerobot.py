@@ -1,0 +1,157 @@
+"""Checkpoints of lerobot 0.6 from a local folder: the model, its statistics as our normaliser, and observations in its words.
+
+Needs an environment of its own (Python 3.12, docs/checkpoints.md). Nothing is downloaded: pretrained backbones are never asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robopref.arrays import InputError, check_shape
+from robopref.networks.backbones import extra, fit_weights, read_weights
+from robopref.networks.normalizer import Normalizer
+from robopref.pictures import PictureSpec
+from robopref.types import Dims, Observation, PolicySpec
+
+_STATES = ("observation.state", "observation.environment_state")
+_RANGES = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
+
+
+def read_config(folder: Path, kind: str) -> dict[str, Any]:
+    """`config.json` of a lerobot policy of a kind ("diffusion"). Raises `InputError` for a missing folder or another kind."""
+    path = folder / "config.json"
+    if not path.is_file():
+        there = "a folder without config.json" if folder.is_dir() else "no such folder"
+        raise InputError(
+            f"{folder}: got {there}, wanted a lerobot policy: the folder `pretrained_model` of its training."
+        )
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("type") != kind:
+        raise InputError(f"{path}: got type {config.get('type')!r}, wanted {kind!r}. Take the adapter of that policy.")
+    return config
+
+
+def read_statistics(folder: Path) -> dict[str, Tensor]:
+    """The statistics that the policy normalises with, "action.min" -> tensor. Raises `InputError` where they are missing."""
+    from safetensors.torch import load_file
+
+    path = folder / "policy_preprocessor.json"
+    how = "Older folders keep them with the weights: move them with lerobot's migrate_policy_normalization.py."
+    if not path.is_file():
+        raise InputError(f"{folder}: got no policy_preprocessor.json, wanted it: the normaliser is missing.\n{how}")
+    steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
+    files = [step.get("state_file") for step in steps if step.get("registry_name") == "normalizer_processor"]
+    if not files or not files[0] or not (folder / files[0]).is_file():
+        raise InputError(f"{folder}: got no file of statistics, wanted one: the normaliser is missing.\n{how}")
+    return load_file(folder / files[0])
+
+
+class Body(nn.Module):
+    """A lerobot policy with random weights, and what is needed to feed it. config: the content of its config.json."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.policy = _build({**config, "device": "cpu", "pretrained_backbone_weights": None, "compile_model": False})
+        told = self.policy.config
+        inputs = told.input_features
+        self.states = [key for key in _STATES if key in inputs]
+        self.widths = [int(inputs[key].shape[0]) for key in self.states]
+        self.cameras = {key.split(".")[-1]: key for key in told.image_features}
+        self.modes = {kind: mode.value for kind, mode in told.normalization_mapping.items()}
+        self.action = int(told.action_feature.shape[0])
+        self.normalizer = Normalizer(sum(self.widths), self.action)
+        for name in self.cameras:  # pixels in [0, 1], each colour scaled
+            self.register_buffer(f"shift_{name}", torch.zeros(3, 1, 1))
+            self.register_buffer(f"scale_{name}", torch.ones(3, 1, 1))
+
+    def spec(self, horizon: int, execute: int, history: int) -> PolicySpec:
+        """Shapes and execution; every camera has one size."""
+        sizes = {tuple(self.policy.config.input_features[key].shape[1:]) for key in self.cameras.values()}
+        if len(sizes) > 1:
+            raise InputError(f"lerobot: got cameras of sizes {sorted(sizes)}, wanted one size.")
+        height, width = sizes.pop() if sizes else (84, 84)
+        pictures = PictureSpec(tuple(self.cameras), (height, width))
+        return PolicySpec(Dims(sum(self.widths), self.action), horizon, execute, history, pictures)
+
+    def read(self, folder: Path) -> None:
+        """Take weights and statistics of a folder. Raises `InputError` that names the first five weights which do not fit."""
+        fit_weights(self.policy, read_weights(folder), folder)
+        statistics = read_statistics(folder)
+        parts = [_affine(folder, statistics, k, self.modes, w) for k, w in zip(self.states, self.widths, strict=True)]
+        self.normalizer.mean.copy_(torch.cat([shift for shift, _ in parts]))
+        self.normalizer.std.copy_(torch.cat([scale for _, scale in parts]))
+        middle, half = _affine(folder, statistics, "action", self.modes, self.action)
+        self.normalizer.low.copy_(middle - half)
+        self.normalizer.high.copy_(middle + half)
+        for name, key in self.cameras.items():
+            shift, scale = _affine(folder, statistics, key, self.modes, 3)
+            self.get_buffer(f"shift_{name}").copy_(shift.view(3, 1, 1))
+            self.get_buffer(f"scale_{name}").copy_(scale.view(3, 1, 1))
+
+    def batch(self, observation: Observation, spec: PolicySpec) -> dict[str, Tensor]:
+        """Normalised inputs under lerobot's names, history kept: states (B, K, D), pictures (B, K, 3, height, width)."""
+        wanted = (None, spec.history, spec.dims.observation)
+        check_shape(
+            "lerobot", "observation", tuple(observation.state.shape), wanted, "Use the policy's own environment."
+        )
+        state = (observation.state - self.normalizer.mean) / self.normalizer.std
+        found = dict(zip(self.states, state.split(self.widths, dim=-1), strict=True))
+        for name, key in self.cameras.items():
+            pixels = observation.picture(name, spec.pictures.size).movedim(-1, -3).to(state) / 255
+            found[key] = (pixels - self.get_buffer(f"shift_{name}")) / self.get_buffer(f"scale_{name}")
+        return found
+
+
+def _build(config: dict[str, Any]) -> Any:
+    """A policy of lerobot from the content of a config.json."""
+    configs = extra("lerobot.configs.policies", "lerobot", "lerobot")
+    factory = extra("lerobot.policies.factory", "lerobot", "lerobot")
+    known = factory.get_policy_class(config["type"])
+    fields = known.config_class.__dataclass_fields__
+    kept = {k: v for k, v in config.items() if k == "type" or k in fields}
+    with tempfile.TemporaryDirectory() as folder:  # lerobot reads configurations from files only
+        (Path(folder) / "config.json").write_text(json.dumps(kept), encoding="utf-8")
+        parsed = configs.PreTrainedConfig.from_pretrained(folder, local_files_only=True)
+    return known(parsed)
+
+
+def _affine(
+    folder: Path, statistics: Mapping[str, Tensor], key: str, modes: Mapping[str, str], width: int
+) -> tuple[Tensor, Tensor]:
+    """shift and scale (width,) each of (x - shift) / scale, as lerobot normalises that feature."""
+    kind = (
+        "ACTION"
+        if key == "action"
+        else "STATE"
+        if key == "observation.state"
+        else "ENV"
+        if key in _STATES
+        else "VISUAL"
+    )
+    mode = modes.get(kind, "IDENTITY")
+    if mode == "IDENTITY":
+        return torch.zeros(width), torch.ones(width)
+    names = ("mean", "std") if mode == "MEAN_STD" else _RANGES[mode]
+    missing = [f"{key}.{name}" for name in names if f"{key}.{name}" not in statistics]
+    if missing:
+        raise InputError(
+            f"{folder}: got statistics without {', '.join(missing)}, wanted them: the normaliser is of other data."
+        )
+    first, second = (statistics[f"{key}.{name}"].float().flatten() for name in names)
+    if len(first) != width or len(second) != width:
+        raise InputError(
+            f"{folder}: got statistics of {len(first)} numbers for {key}, wanted {width}: they are of other data."
+        )
+    if mode == "MEAN_STD":
+        return first, second + 1e-8
+    half = (second - first) / 2
+    least = 1e-6 * first.abs().clamp(min=1)  # a dimension that never moved
+    half = torch.where(half == 0, least, half)
+    return first + half, half
