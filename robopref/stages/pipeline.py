@@ -124,7 +124,7 @@ def align(config: Config, out: Path) -> None:
         jobs.append(("cloned", (config, out, base, found["level"])))
     made = dict(zip((name for name, _ in jobs), spread(_arm, jobs, config["workers"]), strict=True))
     aligned, ablation = made.pop("aligned"), made.pop("aligned_no_pairs", None)
-    taught = {"filtered": (config, out, base, aligned["stores"])}
+    taught: dict[str, tuple[Any, ...]] = {"filtered": (config, out, base, aligned["stores"])}
     taught |= {name: (config, out, base, aligned["stores"], name) for name in baselines.ON_ANSWERS}
     jobs = [(name, arguments) for name, arguments in taught.items() if name in wanted]
     made |= zip((name for name, _ in jobs), spread(_arm, jobs, config["workers"]), strict=True)
