@@ -1,6 +1,6 @@
 """docs/results_rewards.md from the committed metrics of rewards and transfer: `python -m robopref.benchmarks.rewards_table`.
 
-Reads docs/results/{noise,regret,cpl}/TASK-seedK/metrics.json, pearl/SOURCE-TARGET, human_labels/FILE and bench/{iql,reward}. What was
+Reads docs/results/{noise,regret,cpl}/TASK-seedK/metrics.json, rapl/seedK, pearl/SOURCE-TARGET, human_labels/FILE and bench/{iql,reward}. What was
 not run stays visibly empty.
 """
 
@@ -38,6 +38,7 @@ def document(folder: Path) -> str:
         noise(_found(folder / "noise")),
         transfer(_found(folder / "pearl")),
         human(_found(folder / "human_labels")),
+        films(_found(folder / "rapl")),
         policies("regret", "Labels by return and by regret", _found(folder / "regret")),
         policies("cpl", "Contrastive preference learning", _found(folder / "cpl")),
         speed({name: _bench(folder / "bench" / name / "bench.json") for name in ("iql", "reward")}),
@@ -143,6 +144,46 @@ def human(found: Found) -> str:
     if not found:
         lines.append(f"| {EMPTY} |" + " |" * 7)
     return "\n".join([*lines, "", _commands(found, "robopref run experiment=human_labels dataset=FILE.npz out=DIR")])
+
+
+def films(found: Found) -> str:
+    """Rewards from films: rank correlation with the hidden score, and the means over seeds."""
+    lines = [
+        "## Rewards from films\n",
+        "Spearman's correlation between the reward of held-out films and their hidden preference score (Meta-World's reach with a zone to keep "
+        "out of), with 95% intervals over films. RAPL: the triplets train the encoder's head, optimal transport to the nearest demonstration "
+        "gives the reward. Plain: Bradley-Terry on the same eyes and the same answers, read as pairs. Untaught: RAPL before any answer. Other "
+        "arm: the same kinematics drawn as thin sticks, no other robot. Diagonality: of the couplings of the best and the worst third.\n",
+        "| seed | triplets | demonstrations | films | RAPL | plain | untaught | RAPL, other arm | plain, other arm | untaught, other arm | diagonality |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_film_row(name.removeprefix("seed"), one) for name, one in found.items()]
+    if not found:
+        lines.append(f"| {EMPTY} |" + " |" * 10)
+    else:
+        keys = [f"{kind}spearman{arm}" for arm in ("", "_other_arm") for kind in ("", "rlhf_", "untaught_")]
+        means = [float(np.mean([one["reward"][k] for one in found.values()])) for k in keys]
+        lines.append(
+            f"\nMean over {len(found)} seeds: RAPL {means[0]:.2f} (target 0.75), plain {means[1]:.2f}, untaught {means[2]:.2f}; on the other arm "
+            f"{means[3]:.2f} (target 0.6), {means[4]:.2f}, {means[5]:.2f}.\n"
+        )
+    return "\n".join([*lines, _commands(found, "robopref run experiment=rapl seed=S out=DIR")])
+
+
+def _film_row(seed: str, metrics: Mapping[str, Any]) -> str:
+    one, shape = metrics["reward"], metrics["diagonality"]["diagonality"]
+    keys = [f"{kind}spearman{arm}" for arm in ("", "_other_arm") for kind in ("", "rlhf_", "untaught_")]
+    shown = [f"{one[k]:.2f} [{one[k + '_ci95'][0]:.2f}, {one[k + '_ci95'][1]:.2f}]" for k in keys]
+    count = f"{one['held_out_films']} + {one['other_films']}"
+    cells = [
+        seed,
+        one["triplets"],
+        one["demonstrations"],
+        count,
+        *shown,
+        f"{shape['best_third']:.2f}, {shape['worst_third']:.2f}",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def policies(experiment: str, title: str, found: Found) -> str:

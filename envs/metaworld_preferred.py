@@ -39,6 +39,8 @@ HAND_IS_MOVED = ("reach-v3", "reach-wall-v3")
 class _Seen(MetaWorld):
     """Meta-World's task that says where hand, object and goal are."""
 
+    forward = np.array([0.0, 1.0])
+
     def __init__(self, task: str, horizon: int, image_size: int, arm: str) -> None:
         super().__init__(task, horizon=horizon, image_size=image_size)
         if arm not in ARMS:

@@ -32,6 +32,8 @@ class Base(Protocol):
     horizon: int
     observation_space: Any
     action_space: Any
+    forward: np.ndarray
+    """(2,) unit vector in the plane of the table, away from the robot."""
 
     @property
     def render_settings(self) -> dict[str, Any]: ...
@@ -59,7 +61,7 @@ class Preferred(gymnasium.Env[np.ndarray, np.ndarray]):
                 f"Preferred: got horizon={horizon} and repeat={repeat}, wanted both >= 1 and at most {base.horizon} steps together."
             )
         self._base, self._preference = base, known(preference)
-        self.task, self.horizon, self.repeat = f"{base.task}-{preference}", horizon, repeat
+        self.task, self.horizon, self.repeat = f"{base.task}-{preference.replace('_', '-')}", horizon, repeat
         self.render_mode = "rgb_array"
         low, high = base.observation_space.low, base.observation_space.high
         more = (np.full(2, -10, np.float32), np.full(2, 10, np.float32))
@@ -81,7 +83,7 @@ class Preferred(gymnasium.Env[np.ndarray, np.ndarray]):
         self._seen, _ = self._base.reset(seed=episode)
         hand, moved, goal = self._base.places(self._seen)
         begin, end = (hand, moved) if np.hypot(*(moved - hand)[:2]) > SHORTEST else (moved, goal)
-        self._mark = self._preference.place(begin, end, np.random.default_rng([episode, 41]))
+        self._mark = self._preference.place(begin, end, self._base.forward, np.random.default_rng([episode, 41]))
         self._record = self._preference.record(hand, self._mark, self._preference.begin)
         self._way = max(float(np.linalg.norm(goal - moved)), 1e-3)
         self._elapsed, self._over = 0, False

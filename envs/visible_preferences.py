@@ -26,8 +26,10 @@ class Preference(Protocol):
     begin: float
     """`record` of an episode that has just begun."""
 
-    def place(self, start: np.ndarray, target: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Where the mark stands (2,), for a hand that starts at `start` (3,) and has to get to `target` (3,)."""
+    def place(
+        self, start: np.ndarray, target: np.ndarray, forward: np.ndarray, draw: np.random.Generator
+    ) -> np.ndarray:
+        """Where the mark stands (2,), for a hand that starts at `start` (3,) and has to get to `target` (3,); forward (2,): away from the robot."""
 
     def record(self, hand: np.ndarray, mark: np.ndarray, before: float) -> float:
         """The episode's memory after the hand (3,) got here."""
@@ -51,9 +53,19 @@ class Avoid:
     clearance = 0.015
     aside = 0.015
     """The zone stands this far off the straight way at most, so that both ways round are about as long."""
+    ahead = 0.13
+    """A fixed zone stands this far in front of where the hand starts, away from the robot."""
 
-    def place(self, start: np.ndarray, target: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Half way, a little aside."""
+    def __init__(self, fixed: bool = False) -> None:
+        """fixed: the zone stands at one place in all episodes, so that where the hand is says whether it is inside."""
+        self.fixed = fixed
+
+    def place(
+        self, start: np.ndarray, target: np.ndarray, forward: np.ndarray, draw: np.random.Generator
+    ) -> np.ndarray:
+        """Half way, a little aside; a fixed one straight ahead."""
+        if self.fixed:
+            return start[:2] + self.ahead * forward
         way = (target - start)[:2]
         across = np.array([-way[1], way[0]]) / max(float(np.hypot(*way)), 1e-9)
         return start[:2] + draw.uniform(0.5, 0.6) * way + draw.uniform(-self.aside, self.aside) * across
@@ -95,7 +107,9 @@ class Order:
     aside = 0.13
     near = 0.03
 
-    def place(self, start: np.ndarray, target: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def place(
+        self, start: np.ndarray, target: np.ndarray, forward: np.ndarray, draw: np.random.Generator
+    ) -> np.ndarray:
         """Beside the first half of the way, left or right of it as the episode has it."""
         way = (target - start)[:2]
         across = np.array([-way[1], way[0]]) / max(float(np.hypot(*way)), 1e-9)
@@ -124,8 +138,11 @@ class Order:
 
 def preference(name: str) -> Preference:
     """The preference of a name. Raises `InputError` for an unknown one."""
-    if name == "avoid":
-        return Avoid()
+    if name in ("avoid", "avoid_fixed"):
+        return Avoid(fixed=name == "avoid_fixed")
     if name == "order":
         return Order()
-    raise InputError(f"preference: got {name!r}, wanted avoid (a blue zone) or order (a green place to pass first).")
+    raise InputError(
+        f"preference: got {name!r}, wanted avoid (a blue zone on the way), avoid_fixed (one at the same place in all "
+        "episodes) or order (a green place to pass first)."
+    )

@@ -184,6 +184,24 @@ def test_an_answer_about_a_preferred_anchor_is_three_pairs():
     assert prob.tolist() == [1.0, 0.25, 1, 1, 1, 1]
 
 
+def test_a_head_that_is_held_stays_nearer_to_where_it_was_and_no_answer_is_no_training():
+    pictures, _ = moving(6)
+    every = films(pictures, CAMERA)
+    answers = Triplets(torch.tensor([[0, 0, 1], [2, 3, 4], [3, 4, 5]]), torch.tensor([1.0, 0.0, 1.0]))
+
+    def gone(stay):
+        reward = model()
+        words = {"steps": 15, "lr": 3e-3, "batch": 3, "generator": torch.Generator().manual_seed(0), "every": 2}
+        return list(learn_triplets(reward, features_of(reward, every), every.mask, answers, stay=stay, **words))[-1]
+
+    assert gone(100.0)["reward/gone"] < 0.5 * gone(0.0)["reward/gone"]
+    nothing = Triplets(torch.zeros(3, 0, dtype=torch.int64), torch.zeros(0))
+    with pytest.raises(InputError, match="got no answered triplet"):
+        next(
+            learn_triplets(model(), torch.zeros(6, 8, 32), every.mask, nothing, steps=1, lr=1, batch=1, generator=None)
+        )
+
+
 def test_a_dozen_answers_teach_both_rewards_what_is_preferred():
     pictures, worth = moving(40)
     every = films(pictures, CAMERA)

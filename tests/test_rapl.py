@@ -15,7 +15,7 @@ from robopref.stages.rapl_metrics import rank_correlation
 
 WORDS = [
     "experiment=rapl", "env=point_mass", "task=point-mass", "workers=1", "env.image_size=24", "env.horizon=12", "rapl.camera=top",
-    "~rapl.other_env.arm", "rapl.films=14", "rapl.held_out=5", "rapl.other=4", "pairs=6", "rapl.contrast.steps=10", "rapl.contrast.films=2",
+    "~rapl.other_env.arm", "rapl.films=14", "rapl.demonstrations=3", "rapl.held_out=5", "rapl.other=4", "pairs=6", "rapl.contrast.steps=10", "rapl.contrast.films=2",
     "rapl.contrast.moments=3", "rapl.aligned.width=8", "rapl.pictured.width=8", "rapl.teach.steps=10", "rapl.teach_pictured.steps=10",
 ]  # fmt: skip
 
@@ -55,17 +55,17 @@ def test_it_writes_its_numbers_resumes_and_its_reward_is_a_labeler(tmp_path):
 def test_questions_show_a_preferred_film_and_two_others_and_are_answered_by_the_hidden_score(tmp_path):
     config = compose([*WORDS, f"out={tmp_path}"])
     rapl.collect(config, tmp_path)
-    films = rapl.sets(config, tmp_path)["train"]
+    found = rapl.sets(config, tmp_path)
+    films = [*found["preferred"], *found["train"]]
     score = rapl.scores(films)
-    rows = rapl.questions(films, "careful", 12, 0)
-    assert rows == rapl.questions(films, "careful", 12, 0) != rapl.questions(films, "careful", 12, 1)
+    rows = rapl.questions(films, 3, 12, 0)
+    assert rows == rapl.questions(films, 3, 12, 0) != rapl.questions(films, 3, 12, 1)
     for row in rows:
-        assert films[row["anchor"]].policy == "careful"
-        assert "careful" not in (films[row["first"]].policy, films[row["second"]].policy)
+        assert row["anchor"] < 3 <= min(row["first"], row["second"]) and films[row["anchor"]].policy == "careful"
         near, far = (abs(score[row[k]] - score[row["anchor"]]) for k in ("first", "second"))
         assert row["prob_first"] == (near < far)
     with pytest.raises(InputError, match=r"Raise rapl\.films"):
-        rapl.questions(films, "careful", 10_000, 0)
+        rapl.questions(films, 3, 10_000, 0)
 
 
 def test_a_rank_correlation_is_exact_and_its_interval_holds_it():

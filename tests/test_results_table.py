@@ -55,3 +55,20 @@ def test_the_page_about_rewards_leaves_empty_what_was_not_run_and_judges_what_wa
     assert "5 of 6 cells are empty" in text and "| door-open, 1 | 90.0% | 90.0% | 0.020 |" in text
     assert "higher with an interval above 0 in 1, lower with one below 0 in 0" in text and "below 0 in 0.\n" in text
     assert f"- `{metrics['command']}`" in text
+
+
+def test_the_page_about_rewards_shows_films_per_seed_and_their_mean(tmp_path):
+    kinds = [f"{kind}spearman{arm}" for arm in ("", "_other_arm") for kind in ("", "rlhf_", "untaught_")]
+    for seed, value in ((1, 0.5), (2, 0.7)):
+        reward = dict.fromkeys(kinds, value) | {f"{k}_ci95": [value - 0.2, value + 0.2] for k in kinds}
+        reward |= {"triplets": 20, "demonstrations": 24, "held_out_films": 28, "other_films": 21}
+        metrics = {
+            "command": f"robopref run experiment=rapl seed={seed} out=runs/{seed}", "reward": reward,
+            "diagonality": {"diagonality": {"best_third": 0.8, "worst_third": 0.4}},
+        }  # fmt: skip
+        write_json(tmp_path / "rapl" / f"seed{seed}" / "metrics.json", metrics)
+    text = rewards_table.document(tmp_path)
+    assert (
+        "| 1 | 20 | 24 | 28 + 21 | 0.50 [0.30, 0.70] |" in text and "Mean over 2 seeds: RAPL 0.60 (target 0.75)" in text
+    )
+    assert "- `robopref run experiment=rapl seed=2 out=runs/2`" in text

@@ -105,43 +105,48 @@ def features_of(model: Any, segments: Segments, block: int = 16) -> Tensor:
 
 def learn_triplets(
     model: Any, features: Tensor, mask: Tensor, answers: Triplets, *, steps: int, lr: float, batch: int, generator: torch.Generator,
-    weight_decay: float = 1e-2, noise: float = 0.0,
+    weight_decay: float = 0.0, stay: float = 0.0, every: int = 1,
 ) -> Iterator[dict[str, float]]:  # fmt: skip
-    """Train the head of an `Aligned` on answers; features (N, T, width) and mask (N, T) of all films. noise: jitter of features, relative."""
+    """Train the head of an `Aligned` on answers; features (N, T, W) and mask (N, T) of all films.
 
-    def loss(rows: Tensor, jittered: Tensor) -> Tensor:
+    stay: what it costs to leave the weights of the start, squared (Li et al. 2018, L2-SP): a few answers should bend what time taught, not
+    replace it. every: each how many pictures the answers are learned from.
+    """
+    thinned, live = features[:, ::every], mask[:, ::every]
+
+    def loss(rows: Tensor) -> Tensor:
         films = answers.films[:, rows]
-        return model.triplet_loss(model.embed(jittered[films]), mask[films], answers.prob_first[rows])
+        return model.triplet_loss(model.embed(thinned[films]), live[films], answers.prob_first[rows])
 
-    yield from _fit_head(model, features, len(answers), loss, steps, lr, batch, generator, weight_decay, noise)
+    yield from _fit_head(model, len(answers), loss, steps, lr, batch, generator, weight_decay, stay)
 
 
 def learn_pairs(
     model: Any, features: Tensor, mask: Tensor, answers: Triplets, *, steps: int, lr: float, batch: int, generator: torch.Generator,
-    weight_decay: float = 1e-2, noise: float = 0.0,
+    weight_decay: float = 0.0, stay: float = 0.0,
 ) -> Iterator[dict[str, float]]:  # fmt: skip
     """Train the head of a `Pictured` on the same answers, read as pairs."""
     first, second, prob = answers.pairs()
 
-    def loss(rows: Tensor, jittered: Tensor) -> Tensor:
-        one, other = (model.value(jittered[side[rows]], mask[side[rows]]) for side in (first, second))
+    def loss(rows: Tensor) -> Tensor:
+        one, other = (model.value(features[side[rows]], mask[side[rows]]) for side in (first, second))
         return F.binary_cross_entropy_with_logits(one - other, prob[rows], reduction="none")
 
-    yield from _fit_head(model, features, len(prob), loss, steps, lr, batch, generator, weight_decay, noise)
+    yield from _fit_head(model, len(prob), loss, steps, lr, batch, generator, weight_decay, stay)
 
 
 def _fit_head(
-    model: Any, features: Tensor, count: int, loss: Callable[[Tensor, Tensor], Tensor], steps: int, lr: float, batch: int,
-    generator: torch.Generator, weight_decay: float, noise: float,
+    model: Any, count: int, loss: Callable[[Tensor], Tensor], steps: int, lr: float, batch: int, generator: torch.Generator,
+    weight_decay: float, stay: float,
 ) -> Iterator[dict[str, float]]:  # fmt: skip
     if count == 0:
         raise InputError("reward: got no answered triplet, wanted at least one. Ask more.")
-    scale = noise * features.flatten(0, 1).std(dim=0)
+    head: nn.Module = model.eyes.head
+    start = [p.detach().clone() for p in head.parameters()]
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.randperm(count, generator=gen)[:batch]
-        jittered = features + scale * torch.randn(features.shape, generator=gen) if noise else features
-        mean = loss(rows, jittered).mean()
-        return mean, {"reward/loss": float(mean.detach())}
+        mean = loss(torch.randperm(count, generator=gen)[:batch]).mean()
+        gone = torch.stack([(p - q).square().sum() for p, q in zip(head.parameters(), start, strict=True)]).sum()
+        return mean + stay * gone, {"reward/loss": float(mean.detach()), "reward/gone": float(gone.detach())}
 
-    yield from fit(model.eyes.head, step, steps=steps, lr=lr, generator=generator, weight_decay=weight_decay)
+    yield from fit(head, step, steps=steps, lr=lr, generator=generator, weight_decay=weight_decay)

@@ -40,6 +40,8 @@ FOLDERS = {
     "evaluate": ("figures", "metrics.json"),
     "report": ("report.html",),
 }
+PREFERRED = 5000
+"""Resets of the demonstrations begin this far behind those of the other films."""
 HELD_OUT_OTHER = 500
 """Resets of the other arm begin this far behind those of the held-out films."""
 
@@ -69,36 +71,39 @@ def _checked(config: Config) -> None:
             f"rapl.preferred: got {settings['preferred']!r}, wanted one of the behaviours: {', '.join(settings['behaviours'])}."
         )
     least = 2 * len(settings["behaviours"])
-    if settings["films"] < least or min(settings["held_out"], settings["other"]) < 3:
+    if settings["films"] < least or min(settings["held_out"], settings["other"]) < 3 or settings["demonstrations"] < 1:
         raise InputError(
-            f"rapl: got films={settings['films']}, held_out={settings['held_out']}, other={settings['other']}, wanted at least {least} "
-            "films (two of each behaviour) and 3 held-out ones of each arm."
+            f"rapl: got films={settings['films']}, demonstrations={settings['demonstrations']}, held_out={settings['held_out']}, "
+            f"other={settings['other']}, wanted at least {least} films (two of each behaviour), a demonstration, and 3 held-out films of each arm."
         )
 
 
 def collect(config: Config, out: Path) -> None:
-    """Films to learn from, held-out ones, and held-out ones of another arm: behaviours by turns, each from a reset of its own."""
+    """Films to learn from, demonstrations of what is preferred, held-out films, and held-out ones of another arm: behaviours by turns, each from a reset of its own."""
     settings, seed = config["rapl"], config["seed"]
     held = config["evaluation"]["first_reset"] + 1000 * seed
     other = {**config["env"], **settings["other_env"]}
-    for name, env, first, count in (
-        ("train", config["env"], 10_000 * seed, settings["films"]),
-        ("held_out", config["env"], held, settings["held_out"]),
-        ("other", other, held + HELD_OUT_OTHER, settings["other"]),
+    every = list(settings["behaviours"])
+    for name, env, first, count, names in (
+        ("train", config["env"], 10_000 * seed, settings["films"], every),
+        ("preferred", config["env"], 10_000 * seed + PREFERRED, settings["demonstrations"], [settings["preferred"]]),
+        ("held_out", config["env"], held, settings["held_out"], every),
+        ("other", other, held + HELD_OUT_OTHER, settings["other"], every),
     ):
 
-        def make(partial: Path, env: Config = env, first: int = first, count: int = count) -> dict[str, Any]:
-            made = _filmed(config, env, range(first, first + count))
+        def make(
+            partial: Path, env: Config = env, first: int = first, count: int = count, names: list[str] = names
+        ) -> dict[str, Any]:
+            made = _filmed(config, env, range(first, first + count), names)
             write(partial / "store", made, "store films", count, settings_of(env, (settings["camera"],)))
             return {"films": count, "success": sum(t.succeeded for t in made) / count}
 
         unit(out / "films" / name, make)
 
 
-def _filmed(config: Config, env_config: Config, seeds: range) -> list[Trajectory]:
-    """Scripted episodes, one per reset; `care` of a behaviour goes to the reset, the rest says how the expert errs."""
+def _filmed(config: Config, env_config: Config, seeds: range, names: list[str]) -> list[Trajectory]:
+    """Scripted episodes, one per reset, of the named behaviours by turns; `care` of a behaviour goes to the reset, the rest says how the expert errs."""
     env, settings = environments(env_config, 1)[0], config["rapl"]
-    names = list(settings["behaviours"])
     made = []
     for number, seed in enumerate(seeds):
         name = names[number % len(names)]
@@ -114,9 +119,9 @@ def _filmed(config: Config, env_config: Config, seeds: range) -> list[Trajectory
 
 
 def sets(config: Config, out: Path) -> dict[str, list[Trajectory]]:
-    """Films with their pictures: train, held_out, other."""
+    """Films with their pictures: preferred, train, held_out, other."""
     found = {}
-    for name in ("train", "held_out", "other"):
+    for name in ("preferred", "train", "held_out", "other"):
         folder = out / "films" / name / "store"
         if not folder.exists():
             raise InputError(f"rapl: got no {folder}, wanted what `collect` makes. Run that stage first.")
@@ -129,11 +134,13 @@ def scores(films: list[Trajectory]) -> np.ndarray:
     return np.array([float(t.reward.sum()) for t in films])
 
 
-def questions(films: list[Trajectory], preferred: str, count: int, seed: int) -> list[dict[str, Any]]:
-    """`count` answered questions about films: which of two is more like a preferred one, in the hidden score."""
+def questions(films: list[Trajectory], preferred: int, count: int, seed: int) -> list[dict[str, Any]]:
+    """`count` answered questions about films, the first `preferred` of which are demonstrations: which of two others is more like one of them?
+
+    The scripted rater goes by the hidden score: the film whose score is closer to the demonstration's is more like it.
+    """
     rng, score = np.random.default_rng([seed, 43]), scores(films)
-    good = [i for i, t in enumerate(films) if t.policy == preferred]
-    rest = [i for i in range(len(films)) if i not in good]
+    good, rest = range(preferred), range(preferred, len(films))
     asked: dict[tuple[int, frozenset[int]], dict[str, Any]] = {}
     if count > len(good) * len(rest) * (len(rest) - 1) // 2:
         raise InputError(
@@ -155,8 +162,9 @@ def label(config: Config, out: Path) -> None:
     """Ask the scripted rater `pairs` questions about triplets of training films."""
 
     def make(_: Path) -> dict[str, Any]:
-        films = sets(config, out)["train"]
-        return {"triplets": questions(films, config["rapl"]["preferred"], config["pairs"], config["seed"])}
+        found = sets(config, out)
+        films = [*found["preferred"], *found["train"]]
+        return {"triplets": questions(films, len(found["preferred"]), config["pairs"], config["seed"])}
 
     unit(out / "labels", make)
 
@@ -164,9 +172,10 @@ def label(config: Config, out: Path) -> None:
 def learn(config: Config, out: Path) -> None:
     """Time contrast on unlabelled films; then the aligned reward, and the plain one, from the same answers and the same start."""
     settings, seed = config["rapl"], config["seed"]
-    films = sets(config, out)["train"]
+    found = sets(config, out)
+    films = [*found["preferred"], *found["train"]]
     every = segments(films, cameras=(settings["camera"],))
-    good = torch.tensor([i for i, t in enumerate(films) if t.policy == settings["preferred"]])
+    good = torch.arange(len(found["preferred"]))
     rows = read_json(out / "labels" / "done.json")["triplets"]
     sides = torch.tensor([[row[k] for row in rows] for k in ("anchor", "first", "second")])
     answers = Triplets(sides, torch.tensor([row["prob_first"] for row in rows]))

@@ -30,7 +30,7 @@ def measure(
 ) -> None:
     """Score the held-out films of both arms by every reward; writes metrics.json and the pictures of couplings."""
     camera = config["rapl"]["camera"]
-    reward: dict[str, Any] = {"triplets": config["pairs"]}
+    reward: dict[str, Any] = {"triplets": config["pairs"], "demonstrations": len(films["preferred"])}
     table: dict[str, Any] = {}
     for where, key in SETS.items():
         listed = list(films[where])
