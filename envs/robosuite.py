@@ -117,6 +117,7 @@ class Reach(gymnasium.Env[np.ndarray, np.ndarray]):
         mujoco.mj_setState(self._model, self._data, state[5:], _SPEC)
         mujoco.mj_forward(self._model, self._data)
         mujoco.mj_setState(self._model, self._data, state[5:], _SPEC)
+        self._sim.robots[0].composite_controller.part_controllers["right"].update(force=True)  # it may hold an old pose
         return self._observation()
 
     @property

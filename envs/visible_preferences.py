@@ -53,6 +53,8 @@ class Avoid:
     clearance = 0.015
     aside = 0.015
     """The zone stands this far off the straight way at most, so that both ways round are about as long."""
+    straight = 0.4
+    """Up to this share of the safe distance a zone counts as straight ahead."""
     ahead = 0.13
     """A fixed zone stands this far in front of where the hand starts, away from the robot."""
 
@@ -89,7 +91,9 @@ class Avoid:
         if not 0.0 < along < REACH or abs(across) >= safe:
             return push
         left = np.array([-way[1], way[0]])
-        aim = mark + (-left if across >= 0 else left) * safe * 1.15 - hand[:2]
+        # The nearer side, but left of a zone straight ahead: there the sign of `across` changes with every tremble.
+        right = across > self.straight * safe
+        aim = mark + (-left if right else left) * safe * 1.15 - hand[:2]
         if float(np.hypot(*gap)) < safe:
             aim = aim - gap  # already too close: outwards as well
         return aim / max(float(np.hypot(*aim)), 1e-9) * min(max(length, 0.7), 1.0)
