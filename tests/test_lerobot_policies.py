@@ -23,4 +23,5 @@ def test_adapters_keep_lerobots_actions_and_the_contract(lerobot_python, tmp_pat
         "equal diffusion2",
         "equal diffusion1",
         "equal act",
+        "equal smolvla",
     ]
