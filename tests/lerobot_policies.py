@@ -318,9 +318,8 @@ def check(name, kind, folder):
     same_actions(name, adapter, folder)
     scores(name, adapter, folder)
     round_trip(adapter, folder)
-    if name != "smolvla":  # not tried there yet
-        bad_folders(kind, folder)
-        learns_by_adapters_alone(adapter)
+    bad_folders(kind, folder)
+    learns_by_adapters_alone(adapter)
     print("equal", folder.name, flush=True)
 
 
