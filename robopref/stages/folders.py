@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from robopref.arrays import InputError
-from robopref.data.files import write_text
+from robopref.data.files import locked, write_text
 
 PRIVATE = ("stages", "out", "workers", "command")
 """Keys that may differ between two calls on one run folder."""
@@ -18,6 +19,22 @@ LATER = {
     "objectives": {"weights": [1.0], "others": []},
 }  # fmt: skip
 """Keys that runs begun before them do not hold, and what they meant there."""
+
+
+def in_order(
+    config: dict[str, Any], out: Path, folders: Mapping[str, Sequence[str]], steps: Mapping[str, Callable[[], None]]
+) -> None:
+    """Run the wanted stages in the order of `steps`, in a folder that is this process's own, and say how long each took.
+
+    folders: see `prepare`. Raises `InputError` for what `prepare` refuses and for a folder in which another process is at work.
+    """
+    with locked(out):
+        prepare(config, out, folders)
+        for name, step in steps.items():
+            if name in config["stages"]:
+                begin = time.perf_counter()
+                step()
+                print(f"{name} done in {time.perf_counter() - begin:.0f} s", flush=True)
 
 
 def prepare(config: dict[str, Any], out: Path, folders: Mapping[str, Sequence[str]]) -> None:

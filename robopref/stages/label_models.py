@@ -6,7 +6,6 @@ preference learning. Segments are cut at random; every arm sees the same questio
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from robopref.stages import offline
 from robopref.stages.collect import mixture, scripted, write
 from robopref.stages.environments import dims_of
 from robopref.stages.evaluate import evaluate, summary
-from robopref.stages.folders import prepare
+from robopref.stages.folders import in_order
 from robopref.stages.units import thin, unit, write_log
 
 Config = dict[str, Any]
@@ -42,7 +41,6 @@ FOLDERS = {
 def run(config: Config, out: Path, command: str) -> None:
     """Run the wanted stages of the experiment in a folder; done pieces are kept."""
     dims_of(config["env"])
-    prepare(config, out, FOLDERS)
     names = list(config["arms"])
     steps = {
         "collect": lambda: collect(config, out),
@@ -51,11 +49,7 @@ def run(config: Config, out: Path, command: str) -> None:
         "evaluate": lambda: measure(config, out, names, command),
         "report": lambda: offline.report(out),
     }
-    for name, step in steps.items():
-        if name in config["stages"]:
-            begin = time.perf_counter()
-            step()
-            print(f"{name} done in {time.perf_counter() - begin:.0f} s", flush=True)
+    in_order(config, out, FOLDERS, steps)
 
 
 def collect(config: Config, out: Path) -> None:

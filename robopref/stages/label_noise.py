@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.stages import label, offline, reward_page
 from robopref.stages.diagnostics import reliability
 from robopref.stages.environments import dims_of
-from robopref.stages.folders import prepare
+from robopref.stages.folders import in_order
 from robopref.stages.label_models import collect
 from robopref.stages.reward_quality import fit_and_judge, questions
 from robopref.stages.units import unit
@@ -31,13 +30,9 @@ FOLDERS = {"collect": ("episodes",), "reward": ("labels", "rewards", "figures", 
 def run(config: Config, out: Path, command: str) -> None:
     """Run the wanted stages of the experiment in a folder; done pieces are kept."""
     dims_of(config["env"])
-    prepare(config, out, FOLDERS)
-    begin = time.perf_counter()
-    if "collect" in config["stages"]:
-        collect(config, out)
-    if "reward" in config["stages"]:
-        rewards(config, out, command)
-    print(f"done in {time.perf_counter() - begin:.0f} s", flush=True)
+    in_order(
+        config, out, FOLDERS, {"collect": lambda: collect(config, out), "reward": lambda: rewards(config, out, command)}
+    )
 
 
 def rewards(config: Config, out: Path, command: str) -> None:

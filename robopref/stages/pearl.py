@@ -6,7 +6,6 @@ No reward, success or answer of the target is read before `evaluate`, except by 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from robopref.stages.collect import mixture, scripted, write
 from robopref.stages.diagnostics import coupling, reliability
 from robopref.stages.environments import dims_of
 from robopref.stages.evaluate import evaluate, summary
-from robopref.stages.folders import prepare
+from robopref.stages.folders import in_order
 from robopref.stages.reward_quality import batch_of
 from robopref.stages.units import unit, write_log
 
@@ -50,19 +49,14 @@ def run(config: Config, out: Path, command: str) -> None:
         )
     for task in (*config["source"], config["target"]):
         dims_of(_env(config, task))
-    prepare(config, out, FOLDERS)
-    steps: dict[str, Callable[[], None]] = {
+    steps = {
         "collect": lambda: collect(config, out),
         "label": lambda: label(config, out, command),
         "learn": lambda: learn(config, out),
         "evaluate": lambda: measure(config, out, command),
         "report": lambda: offline.report(out),
     }
-    for name, step in steps.items():
-        if name in config["stages"]:
-            begin = time.perf_counter()
-            step()
-            print(f"{name} done in {time.perf_counter() - begin:.0f} s", flush=True)
+    in_order(config, out, FOLDERS, steps)
 
 
 def _env(config: Config, task: str) -> Config:

@@ -6,8 +6,6 @@ answers the scripted rater's questions and judges in the end, and no model reads
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from robopref.rollout import Episode
 from robopref.stages import rapl_metrics
 from robopref.stages.collect import scripted_episode, write
 from robopref.stages.environments import environments
-from robopref.stages.folders import prepare
+from robopref.stages.folders import in_order
 from robopref.stages.origin import provenance
 from robopref.stages.pictures import settings_of
 from robopref.stages.units import thin, unit, write_log
@@ -49,19 +47,14 @@ HELD_OUT_OTHER = 500
 def run(config: Config, out: Path, command: str) -> None:
     """Run the wanted stages of the experiment in a folder; done pieces are kept, so a killed run continues."""
     _checked(config)
-    prepare(config, out, FOLDERS)
-    steps: dict[str, Callable[[], None]] = {
+    steps = {
         "collect": lambda: collect(config, out),
         "label": lambda: label(config, out),
         "learn": lambda: learn(config, out),
         "evaluate": lambda: rapl_metrics.measure(config, rewards_of(out), sets(config, out), out, command),
         "report": lambda: rapl_metrics.report(out, command),
     }
-    for name, step in steps.items():
-        if name in config["stages"]:
-            begin = time.perf_counter()
-            step()
-            print(f"{name} done in {time.perf_counter() - begin:.0f} s", flush=True)
+    in_order(config, out, FOLDERS, steps)
 
 
 def _checked(config: Config) -> None:

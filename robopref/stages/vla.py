@@ -6,8 +6,7 @@ alignment learns from whole trajectories of all tasks at once (GRAPE, Zhang et a
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 
 from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import load, save
-from robopref.data.files import locked
 from robopref.data.phrasings import Phrasings, read_phrasings
 from robopref.data.store import TrajectoryStore
 from robopref.learners.align import PairTable
@@ -26,7 +24,7 @@ from robopref.stages.align import align_policy
 from robopref.stages.collect import collect_policy, mixture, scripted, write
 from robopref.stages.environments import dims_of
 from robopref.stages.evidence import read_rounds
-from robopref.stages.folders import prepare
+from robopref.stages.folders import in_order
 from robopref.stages.label import ask
 from robopref.stages.origin import provenance
 from robopref.stages.pictures import drawn, load_episodes, pictures_of, settings_of
@@ -51,20 +49,14 @@ FOLDERS = {
 def run(config: Config, out: Path, command: str) -> None:
     """Run the wanted stages of the experiment in a folder; done pieces are kept, so a killed run continues."""
     phrasings = checked(config)
-    with locked(out):
-        prepare(config, out, FOLDERS)
-        steps: dict[str, Callable[[], None]] = {
-            "collect": lambda: collect(config, phrasings, out),
-            "pretrain": lambda: clone_base(config, phrasings, out),
-            "align": lambda: align(config, phrasings, out),
-            "evaluate": lambda: vla_metrics.measure(config, phrasings, policies(config, out), out, command),
-            "report": lambda: vla_metrics.report(out, command),
-        }
-        for name, step in steps.items():
-            if name in config["stages"]:
-                begin = time.perf_counter()
-                step()
-                print(f"{name} done in {time.perf_counter() - begin:.0f} s", flush=True)
+    steps = {
+        "collect": lambda: collect(config, phrasings, out),
+        "pretrain": lambda: clone_base(config, phrasings, out),
+        "align": lambda: align(config, phrasings, out),
+        "evaluate": lambda: vla_metrics.measure(config, phrasings, policies(config, out), out, command),
+        "report": lambda: vla_metrics.report(out, command),
+    }
+    in_order(config, out, FOLDERS, steps)
 
 
 def checked(config: Config) -> dict[str, Phrasings]:
