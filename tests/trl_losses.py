@@ -44,11 +44,17 @@ class Answers:
         return Bag(log_probs=padded, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool(), aux_loss=None)
 
 
+class Untouched(torch.nn.Module):
+    """The model that a trainer holds: looked at (is it one of peft's?), never called."""
+
+    is_gradient_checkpointing = False
+
+
 def trainer(kind, **attributes):
     made = object.__new__(kind)
     accelerator = Bag(device=torch.device("cpu"), gather=lambda x: x, gather_for_metrics=lambda x: x)
     shared = {
-        "accelerator": accelerator, "model": Bag(training=False, is_gradient_checkpointing=False), "aux_loss_enabled": False, "ld_alpha": None,
+        "accelerator": accelerator, "model": Untouched().eval(), "aux_loss_enabled": False, "ld_alpha": None,
         "precompute_ref_logps": False, "args": Bag(gradient_checkpointing=False, gradient_checkpointing_kwargs=None, discopop_tau=0.05),
         "ref_model": None, "beta": BETA, "use_weighting": False, "f_divergence_type": "reverse_kl", "f_alpha_divergence_coef": 1.0,
         "label_smoothing": 0.0, "loss_weights": [1.0], "alpha": 0.0,
