@@ -1,15 +1,17 @@
-"""Checkpoints of lerobot 0.6 from a local folder: the model, its statistics as our normaliser, and observations in its words.
+"""Checkpoints of lerobot 0.6 from a local folder: the model, its statistics as our normaliser, observations in its words, and what all
+adapters to them share (`LeRobotPolicy`).
 
 Needs an environment of its own (Python 3.12, docs/checkpoints.md). Nothing is downloaded: pretrained backbones are never asked for.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from robopref.pictures import PictureSpec
 from robopref.types import Dims, Observation, PolicySpec
 
 _STATES = ("observation.state", "observation.environment_state")
+_OFFLINE = {"device": "cpu", "pretrained_backbone_weights": None, "load_vlm_weights": False, "compile_model": False}
 _RANGES = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
 
 
@@ -53,17 +56,72 @@ def read_statistics(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / files[0])
 
 
+class LeRobotPolicy(nn.Module):
+    """What adapters share. checkpoint: the content of a config.json; options: further constructor arguments of the adapter, kept for saving.
+
+    The model stays in evaluation mode: dropout, random crops and latents would make policy and reference differ.
+    """
+
+    kind: ClassVar[str]
+    """`type` in lerobot's config.json."""
+
+    def __init__(self, checkpoint: Mapping[str, Any], **options: Any) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"checkpoint": dict(checkpoint), **options}
+        self.body = Body(checkpoint, self.bare)
+        told = self.body.policy.config
+        self._spec = self.body.spec(self.horizon(told), told.n_action_steps, told.n_obs_steps)
+        self.body.eval()
+
+    @staticmethod
+    def bare(known: Any) -> Any:
+        """The class that is built instead of lerobot's own: the same unless an adapter leaves something out."""
+        return known
+
+    @staticmethod
+    def horizon(told: Any) -> int:
+        """H by lerobot's configuration."""
+        return int(told.chunk_size)
+
+    @classmethod
+    def from_folder(cls, folder: Path, **options: Any) -> Self:
+        """The policy of a folder as lerobot writes it. Raises `InputError` for what is missing or does not fit."""
+        policy = cls(read_config(folder, cls.kind), **options)
+        policy.body.read(folder)
+        return policy
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes and execution of the policy."""
+        return self._spec
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Statistics of the checkpoint."""
+        return self.body.normalizer
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for gradients' sake only; layers that are computed again in the backward pass keep their own mark."""
+        self.training = mode
+        return self
+
+    def reference(self) -> Self:
+        """A frozen copy of this policy as it is now; `policies.lora` needs none."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+
 class Body(nn.Module):
     """A lerobot policy with random weights, and what is needed to feed it. config: the content of its config.json."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], bare: Callable[[Any], Any] = lambda known: known) -> None:
         super().__init__()
-        self.policy = _build({**config, "device": "cpu", "pretrained_backbone_weights": None, "compile_model": False})
+        self.policy = _build({**config, **_OFFLINE}, bare)
         told = self.policy.config
         inputs = told.input_features
         self.states = [key for key in _STATES if key in inputs]
         self.widths = [int(inputs[key].shape[0]) for key in self.states]
-        self.cameras = {key.split(".")[-1]: key for key in told.image_features}
+        names = {key.split(".")[-1]: key for key in told.image_features}
+        self.cameras = {name: key for name, key in names.items() if not name.startswith("empty_camera_")}
         self.modes = {kind: mode.value for kind, mode in told.normalization_mapping.items()}
         self.action = int(told.action_feature.shape[0])
         self.normalizer = Normalizer(sum(self.widths), self.action)
@@ -82,7 +140,7 @@ class Body(nn.Module):
 
     def read(self, folder: Path) -> None:
         """Take weights and statistics of a folder. Raises `InputError` that names the first five weights which do not fit."""
-        fit_weights(self.policy, read_weights(folder), folder)
+        fit_weights(self.policy, _renamed(self.policy, read_weights(folder)), folder)
         statistics = read_statistics(folder)
         parts = [_affine(folder, statistics, k, self.modes, w) for k, w in zip(self.states, self.widths, strict=True)]
         self.normalizer.mean.copy_(torch.cat([shift for shift, _ in parts]))
@@ -109,7 +167,15 @@ class Body(nn.Module):
         return found
 
 
-def _build(config: dict[str, Any]) -> Any:
+def _renamed(policy: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under today's names: the pi family has been written with others (openpi's), which lerobot knows."""
+    if not hasattr(policy, "_fix_pytorch_state_dict_keys"):
+        return weights
+    fixed = policy._fix_pytorch_state_dict_keys(weights, policy.config)
+    return {k if k.startswith("model.") else f"model.{k}": v for k, v in fixed.items()}
+
+
+def _build(config: dict[str, Any], bare: Callable[[Any], Any]) -> Any:
     """A policy of lerobot from the content of a config.json."""
     configs = extra("lerobot.configs.policies", "lerobot", "lerobot")
     factory = extra("lerobot.policies.factory", "lerobot", "lerobot")
@@ -119,7 +185,7 @@ def _build(config: dict[str, Any]) -> Any:
     with tempfile.TemporaryDirectory() as folder:  # lerobot reads configurations from files only
         (Path(folder) / "config.json").write_text(json.dumps(kept), encoding="utf-8")
         parsed = configs.PreTrainedConfig.from_pretrained(folder, local_files_only=True)
-    return known(parsed)
+    return bare(known)(parsed)
 
 
 def _affine(

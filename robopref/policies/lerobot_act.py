@@ -7,57 +7,29 @@ its own training uses, is kept as it is and does not learn.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robopref.networks.history import no_draws
-from robopref.networks.lerobot import Body, read_config
-from robopref.networks.normalizer import Normalizer
+from robopref.networks.lerobot import LeRobotPolicy
 from robopref.protocols import Generators
-from robopref.types import Chunks, Draws, Observation, PolicySpec
+from robopref.types import Chunks, Draws, Observation
 
 
-class LeRobotACT(nn.Module):
+class LeRobotACT(LeRobotPolicy):
     """A chunk by lerobot's own network and statistics. checkpoint: the content of its config.json; spread: of the density, normalised."""
 
+    kind = "act"
+
     def __init__(self, checkpoint: Mapping[str, Any], spread: float = 0.3) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {"checkpoint": dict(checkpoint), "spread": spread}
-        self.body, self.spread = Body(checkpoint), spread
-        told = self.body.policy.config
-        self._spec = self.body.spec(told.chunk_size, told.n_action_steps, 1)
+        super().__init__(checkpoint, spread=spread)
+        self.spread = spread
         for name, parameter in self.body.policy.model.named_parameters():
             parameter.requires_grad_(not name.startswith("vae_encoder"))
-        self.eval()
-
-    @classmethod
-    def from_folder(cls, folder: Path, spread: float = 0.3) -> LeRobotACT:
-        """The policy of a folder as lerobot writes it. Raises `InputError` for what is missing or does not fit."""
-        policy = cls(read_config(folder, "act"), spread)
-        policy.body.read(folder)
-        return policy
-
-    @property
-    def spec(self) -> PolicySpec:
-        """Shapes and execution of the policy."""
-        return self._spec
-
-    @property
-    def normalizer(self) -> Normalizer:
-        """Statistics of the checkpoint."""
-        return self.body.normalizer
-
-    def train(self, mode: bool = True) -> LeRobotACT:
-        """Training mode for gradients' sake only: dropout and the random latent would make policy and reference differ."""
-        super().train(mode)
-        self.body.eval()
-        return self
 
     @torch.no_grad()
     def act(self, observation: Observation, generator: Generators) -> Tensor:
@@ -76,10 +48,6 @@ class LeRobotACT(nn.Module):
     def loss(self, chunks: Chunks, draws: Draws) -> Tensor:
         """Deviance per executed element, -2 log-likelihood / elements, (B,): the absolute error, scaled, and a constant."""
         return -2 * self.score(chunks, draws) / chunks.mask.sum(dim=(1, 2)).clamp(min=1)
-
-    def reference(self) -> LeRobotACT:
-        """A frozen copy of this policy as it is now."""
-        return copy.deepcopy(self).eval().requires_grad_(False)
 
     def mean(self, observation: Observation) -> Tensor:
         """The predicted chunks, normalised, (B, H, A)."""

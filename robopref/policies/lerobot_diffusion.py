@@ -6,54 +6,31 @@ and never count; for K = 1 nothing is filled.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robopref.networks.lerobot import Body, read_config
-from robopref.networks.normalizer import Normalizer
+from robopref.networks.lerobot import LeRobotPolicy
 from robopref.protocols import Generators
-from robopref.types import Chunks, Draws, Observation, PolicySpec
+from robopref.types import Chunks, Draws, Observation
 
 
-class LeRobotDiffusion(nn.Module):
+class LeRobotDiffusion(LeRobotPolicy):
     """Denoises chunks with lerobot's own network, schedule and statistics. checkpoint: the content of its config.json."""
 
+    kind = "diffusion"
+
     def __init__(self, checkpoint: Mapping[str, Any], probes: int = 4) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {"checkpoint": dict(checkpoint), "probes": probes}
-        self.body, self.probes = Body(checkpoint), probes
-        told = self.body.policy.config
-        self.before = told.n_obs_steps - 1
-        self._spec = self.body.spec(told.horizon - self.before, told.n_action_steps, told.n_obs_steps)
-        self.eval()
+        super().__init__(checkpoint, probes=probes)
+        self.probes = probes
+        self.before = self.body.policy.config.n_obs_steps - 1
 
-    @classmethod
-    def from_folder(cls, folder: Path, probes: int = 4) -> LeRobotDiffusion:
-        """The policy of a folder as lerobot writes it. Raises `InputError` for what is missing or does not fit."""
-        policy = cls(read_config(folder, "diffusion"), probes)
-        policy.body.read(folder)
-        return policy
-
-    @property
-    def spec(self) -> PolicySpec:
-        """Shapes and execution of the policy."""
-        return self._spec
-
-    @property
-    def normalizer(self) -> Normalizer:
-        """Statistics of the checkpoint."""
-        return self.body.normalizer
-
-    def train(self, mode: bool = True) -> LeRobotDiffusion:
-        """Training mode for gradients' sake only: random crops would make policy and reference differ."""
-        super().train(mode)
-        self.body.eval()
-        return self
+    @staticmethod
+    def horizon(told: Any) -> int:
+        """H: what of lerobot's horizon begins now."""
+        return int(told.horizon) - told.n_obs_steps + 1
 
     @torch.no_grad()
     def act(self, observation: Observation, generator: Generators) -> Tensor:
@@ -84,10 +61,6 @@ class LeRobotDiffusion(nn.Module):
     def loss(self, chunks: Chunks, draws: Draws) -> Tensor:
         """Squared denoising error per executed element, (B,)."""
         return self._errors(chunks, draws).sum(dim=(1, 2)) / chunks.mask.sum(dim=(1, 2)).clamp(min=1)
-
-    def reference(self) -> LeRobotDiffusion:
-        """A frozen copy of this policy as it is now."""
-        return copy.deepcopy(self).eval().requires_grad_(False)
 
     def encode(self, observation: Observation) -> Tensor:
         """What is seen -> condition (B, C)."""
