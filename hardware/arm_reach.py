@@ -99,27 +99,24 @@ class ArmReach(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._observation(), -distance, False, self._over, info
 
     def get_state(self) -> np.ndarray:
-        """Everything needed to continue from here, (50,) float64."""
+        """Everything needed to continue from here, (35,) float64."""
         guard, motion = self._guard, self._guard.motion
         flags = [float(self._elapsed), float(self._over)]
-        kept = [guard._room, float(guard._blocked), float(guard.state is State.RUNNING)]
-        return np.concatenate(
-            [motion.q, motion.v, motion.a, guard._target, self._goal, flags, guard._checked.ravel(), kept]
-        )
+        flags += [float(guard._blocked), float(guard.state is State.RUNNING)]
+        return np.concatenate([motion.q, motion.v, motion.a, guard._target, self._goal, flags])
 
     def set_state(self, state: np.ndarray) -> np.ndarray:
         """Continue from a vector of `get_state`. Returns its observation. Raises `InputError` on a wrong length."""
         state = np.asarray(state, dtype=np.float64)
-        if state.shape != (50,):
-            raise InputError(f"ArmReach.set_state: got shape {state.shape}, wanted (50,). Use one of get_state.")
+        if state.shape != (35,):
+            raise InputError(f"ArmReach.set_state: got shape {state.shape}, wanted (35,). Use one of get_state.")
         self._start(HOME)
         guard = self._guard
         guard.motion = Motion(state[:7].copy(), state[7:14].copy(), state[14:21].copy())
         guard._target = guard._from = state[21:28].copy()
         self._goal, self._elapsed, self._over = state[28:31].copy(), int(state[31]), bool(state[32])
-        guard._checked = state[33:47].reshape(2, 7).copy()
-        guard._room, guard._blocked, guard.seq = float(state[47]), bool(state[48]), self._elapsed - 1
-        if state[49]:
+        guard._blocked, guard.seq = bool(state[33]), self._elapsed - 1
+        if state[34]:
             guard.state = State.RUNNING
             guard._valid = guard._since = (self._elapsed - 1) * self._ticks * DT
             guard._duration = self._ticks * DT

@@ -15,8 +15,9 @@ import numpy as np
 from .command import Command
 from .limiter import Limiter, Motion
 from .limits import DT, FR3, Limits
-from .reasons import Reason, State
-from .workspace import BITS, REACH, Workspace
+from .nearness import Nearness
+from .reasons import Reason, State, reason_of
+from .workspace import Workspace
 
 MODE_MOVE, MODE_REFLEX, MODE_USER_STOP = 2, 4, 5
 _UNFIT = {MODE_REFLEX, MODE_USER_STOP, 3}  # reflex, user stop, guiding
@@ -79,7 +80,7 @@ class Guard:
         self._rejects = self._recoveries = 0
         self._resumable = self._pressed = self._blocked = False
         self._command_reason = Reason.NONE
-        self._checked, self._room = np.zeros((2, 7)), -1.0
+        self._nearness = Nearness(self.workspace)
 
     # Events from the robot -------------------------------------------------------------------------------------------
 
@@ -233,19 +234,17 @@ class Guard:
 
     def tick(self, now: float) -> Output:
         """One millisecond: what the arm is told next."""
-        reason = self.why
         if self.state is State.RUNNING:
             if now - self._valid > self.settings.watchdog:
                 self._hold(Reason.WATCHDOG, resumable=True)
-                reason = self.why
             elif self._recoveries and now - self._started > self.settings.healthy:
                 self._recoveries = 0
+        bits = int(self.why)
         if self.state is State.RUNNING:
-            limited = self._advance(self._wish(now))
-            reason |= limited | self._command_reason
+            bits |= self._advance(self._wish(now)) | int(self._command_reason)
         else:
             self.motion, _ = self.limiter.step(self.motion, None)
-        return Output(self.motion, self.gripper, self.state, reason)
+        return Output(self.motion, self.gripper, self.state, reason_of(bits))
 
     def follow(self, measured: np.ndarray) -> None:
         """Take over the measured position (7,) while the arm is not ours to move."""
@@ -262,33 +261,26 @@ class Guard:
             return self._target
         return self._from + (self._target - self._from) * ((now - self._since) / self._duration)
 
-    def _advance(self, wish: np.ndarray) -> Reason:
-        """One step towards `wish`, unless the way to standstill behind it would leave the workspace: then brake."""
-        ahead, reason = self.limiter.step(self.motion, wish)
-        if not np.array_equal(ahead.q, self.motion.q):
-            broken = self._broken(self.limiter.braking_path(ahead))
+    def _advance(self, wish: np.ndarray) -> int:
+        """One step towards `wish`, unless the way to standstill behind it would leave the workspace: then brake. Reason bits."""
+        ahead, limited = self.limiter.step(self.motion, wish)
+        bits = int(limited)
+        if ahead.q.tolist() != self.motion.q.tolist():
+            broken = self._nearness.broken(self.limiter.braking_path(ahead))
             if broken or (self._blocked and not self.motion.still):
                 # Braking on until rest, so that the arm does not shiver at the border.
                 self._blocked = True
                 ahead, _ = self.limiter.step(self.motion, None)
-                reason |= broken
+                bits |= broken
             else:
                 self._blocked = False
         self.motion = ahead
         room = self.settings.grip_rate * DT
         wanted = self._grip_target - self.gripper
         if abs(wanted) > room:
-            reason |= Reason.GRIP_RATE
+            bits |= int(Reason.GRIP_RATE)
         self.gripper += min(max(wanted, -room), room)
-        return reason
-
-    def _broken(self, path: np.ndarray) -> Reason:
-        """What the configurations (2, 7) break; asked again only after the arm may have used up the room it had."""
-        if (np.abs(path - self._checked) @ REACH).max() < self._room:
-            return Reason.NONE
-        margins = self.workspace.margins(path)  # (2, 3)
-        self._checked, self._room = path, float(margins.min())
-        return Reason.NONE if self._room >= 0.0 else Reason(int((margins < 0.0).any(0) @ BITS))
+        return bits
 
     def _hold(self, why: Reason, *, resumable: bool) -> None:
         self._enter(State.HOLD, why)

@@ -5,6 +5,9 @@ The flange is what libfranka's model calls kFlange; the hand sits on it turned b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import cos, sin
+
 import numpy as np
 
 A = np.array([0.0, 0.0, 0.0, 0.0825, -0.0825, 0.0, 0.088])
@@ -31,13 +34,18 @@ _TO_GRASP[:2, :2] = [[np.cos(HAND_ANGLE), -np.sin(HAND_ANGLE)], [np.sin(HAND_ANG
 _TO_GRASP[2, 3] = GRASP
 
 
+_LINKS = list(zip(_SA.tolist(), A.tolist(), D.tolist(), strict=True))
+Pose = tuple[float, float, float, float, float, float, float, float, float, float, float, float]
+"""Axes x, y, z of a frame and its origin, three numbers each, in the base frame."""
+
+
 def frames(q: np.ndarray) -> np.ndarray:
     """Poses of base, joints 1 to 7 and flange in the base frame: (..., 7) -> (..., 9, 4, 4)."""
-    cos, sin = np.cos(q), np.sin(q)
+    c, s = np.cos(q), np.sin(q)
     local = np.broadcast_to(_FIXED, (*q.shape, 4, 4)).copy()  # (..., 7, 4, 4)
-    local[..., 0, 0], local[..., 0, 1] = cos, -sin
-    local[..., 1, 0], local[..., 1, 1] = sin * _CA, cos * _CA
-    local[..., 2, 0], local[..., 2, 1] = sin * _SA, cos * _SA
+    local[..., 0, 0], local[..., 0, 1] = c, -s
+    local[..., 1, 0], local[..., 1, 1] = s * _CA, c * _CA
+    local[..., 2, 0], local[..., 2, 1] = s * _SA, c * _SA
     poses = np.empty((*q.shape[:-1], 9, 4, 4))
     poses[..., 0, :, :] = np.eye(4)
     poses[..., 1, :, :] = local[..., 0, :, :]
@@ -45,6 +53,28 @@ def frames(q: np.ndarray) -> np.ndarray:
         np.matmul(poses[..., joint, :, :], local[..., joint, :, :], out=poses[..., joint + 1, :, :])
     np.matmul(poses[..., 7, :, :], _TO_FLANGE, out=poses[..., 8, :, :])
     return poses
+
+
+def poses(q: Sequence[float]) -> list[Pose]:
+    """`frames` of one configuration (7) in plain floats, a quarter of the time: base, joints 1 to 7, flange."""
+    xx, xy, xz, yx, yy, yz, zx, zy, zz, px, py, pz = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0
+    found: list[Pose] = [(xx, xy, xz, yx, yy, yz, zx, zy, zz, px, py, pz)]
+    for angle, (turn, a, d) in zip(q, _LINKS, strict=True):
+        c, s = cos(angle), sin(angle)
+        px, py, pz = px + a * xx, py + a * xy, pz + a * xz
+        # About x by a quarter turn, back, or not at all.
+        if turn > 0:
+            yx, yy, yz, zx, zy, zz = zx, zy, zz, -yx, -yy, -yz
+        elif turn < 0:
+            yx, yy, yz, zx, zy, zz = -zx, -zy, -zz, yx, yy, yz
+        xx, xy, xz, yx, yy, yz = (
+            c * xx + s * yx, c * xy + s * yy, c * xz + s * yz, c * yx - s * xx, c * yy - s * xy, c * yz - s * xz,
+        )  # fmt: skip
+        if d:
+            px, py, pz = px + d * zx, py + d * zy, pz + d * zz
+        found.append((xx, xy, xz, yx, yy, yz, zx, zy, zz, px, py, pz))
+    found.append((xx, xy, xz, yx, yy, yz, zx, zy, zz, px + FLANGE * zx, py + FLANGE * zy, pz + FLANGE * zz))
+    return found
 
 
 def flange(q: np.ndarray) -> np.ndarray:

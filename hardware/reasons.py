@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntFlag, StrEnum
+from functools import lru_cache
 
 
 class Reason(IntFlag):
@@ -43,6 +44,12 @@ class Reason(IntFlag):
 
 REFUSED = Reason((1 << 9) - 1)
 """Bits of a command that was not taken."""
+
+
+@lru_cache(maxsize=4096)
+def reason_of(bits: int) -> Reason:
+    """The reason with these bits; remembered, because making one takes longer than a joint's step of the limiter."""
+    return Reason(bits)
 
 
 def names(reason: int) -> list[str]:

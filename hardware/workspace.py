@@ -37,11 +37,12 @@ SEGMENT = _CAPSULES[:, 1:7].reshape(-1, 2, 3)
 RADIUS = _CAPSULES[:, 7]
 _HOMOGENEOUS = np.concatenate([SEGMENT, np.ones((len(SEGMENT), 2, 1))], axis=2)
 # Links three apart or more, as the arm's own monitor has it; nearer ones cannot meet inside the joint limits.
-_PAIRS = np.array([(i, j) for i in range(10) for j in range(10) if FRAME[j] - FRAME[i] >= 3 and FRAME[i] < 5])
-_FIRST, _SECOND = _PAIRS[:, 0], _PAIRS[:, 1]
+PAIRS = np.array([(i, j) for i in range(10) for j in range(10) if FRAME[j] - FRAME[i] >= 3 and FRAME[i] < 5])
+"""Capsules that could meet, (P, 2)."""
+_FIRST, _SECOND = PAIRS[:, 0], PAIRS[:, 1]
 _PAIR_RADIUS = RADIUS[_FIRST] + RADIUS[_SECOND]
-# What moves against the room: everything from the elbow on.
-_ROOM = np.flatnonzero(FRAME >= 4)
+ROOM = np.flatnonzero(FRAME >= 4)
+"""Capsules that move against the room: everything from the elbow on."""
 BITS = np.array([int(Reason.WORKSPACE), int(Reason.FLOOR), int(Reason.SELFCOLL)])
 REACH = np.array([1.25, 1.25, 0.95, 0.9, 0.6, 0.4, 0.25])
 """Metres that any point of the arm moves at most, also against any other link, per radian of each joint."""
@@ -58,7 +59,8 @@ class Workspace:
     """(nx, ny, nz, d): every point p of the moving links keeps n p >= d. The default is a floor 2 cm above the base plate."""
     separation: float = 0.06
     """Metres between links that must not touch; the arm's own monitor trips at 0.05."""
-    _normals: np.ndarray = field(init=False, repr=False)
+    planes: np.ndarray = field(init=False, repr=False)
+    """The half-spaces (P, 4) with normals of length 1."""
     _floor: np.ndarray = field(init=False, repr=False)
     _box_low: np.ndarray = field(init=False, repr=False)
     _box_high: np.ndarray = field(init=False, repr=False)
@@ -69,18 +71,18 @@ class Workspace:
         lengths = np.linalg.norm(planes[:, :3], axis=1)
         if not (np.isfinite(planes).all() and (lengths > 0).all() and np.less(self.low, self.high).all()):
             raise InputError("Workspace: wanted low < high and half-spaces with a finite normal that is not zero.")
-        object.__setattr__(self, "_normals", planes[:, :3] / lengths[:, None])
-        radius = RADIUS[_ROOM][:, None, None]  # (C, 1, 1)
-        object.__setattr__(self, "_floor", planes[:, 3] / lengths + radius)
+        object.__setattr__(self, "planes", planes / lengths[:, None])
+        radius = RADIUS[ROOM][:, None, None]  # (C, 1, 1)
+        object.__setattr__(self, "_floor", self.planes[:, 3] + radius)
         object.__setattr__(self, "_box_low", np.asarray(self.low) + radius)
         object.__setattr__(self, "_box_high", np.asarray(self.high) - radius)
 
     def margins(self, q: np.ndarray) -> np.ndarray:
         """Metres left to the box, to the nearest half-space and between links, negative outside: (..., 7) -> (..., 3)."""
         ends = capsules(q)  # (..., C, 2, 3)
-        room = ends[..., _ROOM, :, :]
+        room = ends[..., ROOM, :, :]
         box = np.minimum((room - self._box_low).min((-1, -2, -3)), (self._box_high - room).min((-1, -2, -3)))
-        heights = room @ self._normals.T  # (..., C, 2, P)
+        heights = room @ self.planes[:, :3].T  # (..., C, 2, P)
         floor = (heights - self._floor).min((-1, -2, -3), initial=np.inf)
         return np.stack([box, floor, self.clearance(ends).min(-1) - self.separation], axis=-1)
 

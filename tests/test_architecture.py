@@ -41,6 +41,7 @@ ROBOT_SIDE = {
     "reasons",
     "command",
     "kinematics",
+    "nearness",
     "workspace",
     "frames",
     "journal",

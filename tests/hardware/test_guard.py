@@ -60,9 +60,30 @@ def test_one_arm_moves_as_the_same_arm_in_a_batch():
     limiter, rng = Limiter(FR3), np.random.default_rng(0)
     start, targets = rng.uniform(FR3.stop_min, FR3.stop_max, (5, 7)), rng.uniform(-2, 2, (200, 5, 7))
     batch, single = Motion.at(start), Motion.at(start[2])
-    for target in targets:
-        batch, single = limiter.step(batch, target)[0], limiter.step(single, target[2])[0]
-    assert np.array_equal(batch.q[2], single.q)
+    for i, target in enumerate(targets):
+        holds = i % 50 > 40
+        batch = limiter.step(batch, None if holds else target)[0]
+        single = limiter.step(single, None if holds else target[2])[0]
+        for one, all_of_them in ((single.q, batch.q), (single.v, batch.v), (single.a, batch.a)):
+            assert np.array_equal(one, all_of_them[2])
+
+
+@pytest.mark.parametrize("limits", [FR3, PANDA], ids=lambda arm: arm.name)
+def test_one_arm_is_told_the_same_reasons_as_in_a_batch_of_one(limits):
+    limiter, rng, seen = Limiter(limits), np.random.default_rng(1), set()
+    motion = Motion.at(HOME)
+    for _ in range(300):
+        target = (
+            rng.uniform(limits.stop_min, limits.stop_max)
+            if rng.random() < 0.3
+            else motion.q + rng.normal(size=7) * 1e-5
+        )
+        for _ in range(5):
+            batch, told = limiter.step(Motion(motion.q[None], motion.v[None], motion.a[None]), target[None])
+            motion, reason = limiter.step(motion, target)
+            assert reason == told and np.array_equal(motion.a, batch.a[0])
+            seen.add(reason)
+    assert {Reason.NONE} < seen and Reason.VEL | Reason.ACC | Reason.JERK in seen
 
 
 def test_a_target_is_reached_and_not_overshot():

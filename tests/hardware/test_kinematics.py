@@ -1,5 +1,6 @@
 """Our kinematics against themselves, and against libfranka's own model on a thousand configurations."""
 
+import itertools
 import json
 import subprocess
 
@@ -80,6 +81,28 @@ def test_no_point_moves_farther_than_the_reach_says():
         step = rng.normal(size=7) * 1e-3
         moved = np.linalg.norm(capsules(q + step) - capsules(q), axis=-1).max()
         assert moved <= np.abs(step) @ REACH + 1e-6
+
+
+def test_poses_of_one_configuration_are_its_frames():
+    for q in configurations(50):
+        axes = np.array(kinematics.poses(q.tolist())).reshape(9, 4, 3).swapaxes(1, 2)  # columns x, y, z, origin
+        assert np.allclose(axes, kinematics.frames(q)[:, :3], atol=1e-12)
+
+
+@pytest.mark.parametrize("half_spaces", [(), ((0, 0, 1, 0.02), (2, 1, 0, -0.8))])
+def test_what_is_asked_again_only_when_due_is_what_asking_always_says(half_spaces):
+    from robopref.hardware.nearness import Nearness
+
+    workspace = Workspace(half_spaces=half_spaces)
+    nearness, rng, said = Nearness(workspace), np.random.default_rng(3), set()
+    ends = configurations(60)
+    for before, after in itertools.pairwise(ends):
+        for share in np.linspace(0, 1, 80):
+            path = before + share * (after - before) + rng.normal(size=(2, 7)) * 1e-3
+            wanted = int(np.bitwise_or.reduce(workspace.violations(path)))
+            assert nearness.broken(path.tolist()) == wanted
+            said.add(wanted)
+    assert len(said) >= 3
 
 
 @pytest.mark.parametrize(
