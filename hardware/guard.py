@@ -34,6 +34,11 @@ class Settings:
     observation_age: float = 1.2
     """Oldest observation an action may come from (one chunk length plus inference)."""
     watchdog: float = 0.2
+    """Silence after which the arm brakes, earlier where it is so fast that `stop` asks for it."""
+    stop: float = 0.34
+    """Time from the last valid command to standstill at any speed; the arm node takes up to 0.01 more to hand it on."""
+    patience: float = 0.1
+    """Shortest silence that makes the arm brake: speeds that would need more room than `stop` leaves are not reached."""
     margin: float = 0.05
     """Kept from the joint stops."""
     delta: float = 0.35
@@ -69,7 +74,8 @@ class Guard:
         self.settings = settings or Settings()
         self.limits = limits
         self.workspace = workspace or Workspace()
-        self.limiter = Limiter(limits.slowed(self.settings.speed))
+        slowed = limits.slowed(self.settings.speed)
+        self.limiter = Limiter(slowed.stopping_within(self.settings.stop - self.settings.patience))
         self._low, self._high = limits.stop_min + self.settings.margin, limits.stop_max - self.settings.margin
         self.state, self.why = State.DISCONNECTED, Reason.LINK
         self.epoch = self.seq = -1
@@ -235,7 +241,7 @@ class Guard:
     def tick(self, now: float) -> Output:
         """One millisecond: what the arm is told next."""
         if self.state is State.RUNNING:
-            if now - self._valid > self.settings.watchdog:
+            if self._silent(now - self._valid):
                 self._hold(Reason.WATCHDOG, resumable=True)
             elif self._recoveries and now - self._started > self.settings.healthy:
                 self._recoveries = 0
@@ -245,6 +251,12 @@ class Guard:
         else:
             self.motion, _ = self.limiter.step(self.motion, None)
         return Output(self.motion, self.gripper, self.state, reason_of(bits))
+
+    def _silent(self, silence: float) -> bool:
+        """Whether to brake now, so as to stand `stop` seconds after the last valid command."""
+        if silence <= self.settings.patience:
+            return False
+        return silence > min(self.settings.watchdog, self.settings.stop - self.limiter.stopping_time(self.motion))
 
     def follow(self, measured: np.ndarray) -> None:
         """Take over the measured position (7,) while the arm is not ours to move."""

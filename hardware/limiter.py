@@ -15,11 +15,11 @@ from math import copysign, floor, sqrt
 
 import numpy as np
 
-from .limits import DT, Limits
+from .limits import BRAKING, DT, RAMPS, Limits
 from .reasons import Reason, reason_of
 
 LOOK = 4e-3
-_A, _J = 0.95, 0.9
+_J = 0.9
 _SLACK = 2e-3
 _GAIN = 40.0
 _STILL = 1e-4
@@ -51,7 +51,7 @@ class Limiter:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.acceleration, self.jerk = _A * limits.a_max, _J * limits.j_max
+        self.acceleration, self.jerk = BRAKING * limits.a_max, _J * limits.j_max
         self._braking = np.minimum(limits.deceleration, 0.9 * self.acceleration)
         # The slower braking ends at the same place in front of the stop.
         self._offset = limits.offset * np.sqrt(self._braking / limits.deceleration) + _SLACK
@@ -142,6 +142,10 @@ class Limiter:
             vs.append(v)
             accelerations.append(new_a)
         return Motion(np.array(qs), np.array(vs), np.array(accelerations)), reason_of(bits)
+
+    def stopping_time(self, motion: Motion) -> float:
+        """Seconds in which one arm would stand still if it braked now, at most."""
+        return max([abs(v) / most for v, (most, *_) in zip(motion.v.tolist(), self._joints, strict=True)]) + RAMPS
 
     def braking_path(self, motion: Motion) -> tuple[list[float], list[float]]:
         """Positions (7) half-way to standstill and at rest of one arm, if braking began now (a little beyond: jerk delays it)."""

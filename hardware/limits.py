@@ -15,6 +15,10 @@ from robopref.arrays import InputError, check_shape
 JOINTS = 7
 DT = 1e-3
 """Seconds per control step of the arm (1 kHz)."""
+BRAKING = 0.95
+"""Share of the arm's acceleration that is used."""
+RAMPS = 8e-3
+"""Seconds that limited jerk adds to braking at most: 5.3 ms from full acceleration (1.5 + 1 times A / J), rest for whole steps."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ class Limits:
         if not 0.0 < speed <= 1.0:
             raise InputError(f"Limits.slowed: got speed={speed}, wanted 0 < speed <= 1.")
         return replace(self, v_max=self.v_max * speed)
+
+    def stopping_within(self, seconds: float) -> Limits:
+        """The same arm, no joint faster than it can stop from in that time. Raises `InputError` for less than two ramps of jerk."""
+        if not seconds > 2.0 * RAMPS:
+            raise InputError(f"Limits.stopping_within: got {seconds} s, wanted more than {2.0 * RAMPS}.")
+        return replace(self, v_max=np.minimum(self.v_max, BRAKING * self.a_max * (seconds - RAMPS)))
 
 
 def _row(*values: float) -> np.ndarray:
