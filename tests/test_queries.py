@@ -91,9 +91,32 @@ def test_the_posterior_is_the_mode_and_its_curvature():
     fitted = Posterior(precision=0.05).fit(x, said)
     p = 1 / (1 + np.exp(-x @ fitted.mean))
     np.testing.assert_allclose(x.T @ (said - p), 0.05 * fitted.mean, atol=1e-4)
-    cov = np.cov(fitted.samples(40_000, rng).T)
+    cov = np.cov(fitted.samples(4000, rng, sweeps=10).T)
     np.testing.assert_allclose(np.linalg.inv(cov), (x.T * (p * (1 - p))) @ x + 0.05 * np.eye(4), rtol=0.1, atol=1.5)
     assert np.abs(fitted.mean - truth).max() < 0.5
+
+
+def test_samples_follow_the_posterior_where_no_normal_distribution_does():
+    """One answer against a steep prior: mean and spread along it by quadrature, the prior's spread across it."""
+    fitted = Posterior(precision=0.05, lapse=0.1).fit(np.array([[1.0, 0.0]]), np.ones(1))
+    drawn = fitted.samples(4000, np.random.default_rng(2), sweeps=60)
+    w = np.linspace(-30, 30, 6001)
+    density = (0.9 / (1 + np.exp(-w)) + 0.05) * np.exp(-0.05 * w**2 / 2)
+    density /= density.sum()
+    mean = (w * density).sum()
+    assert drawn[:, 0].mean() == pytest.approx(mean, abs=0.2)
+    assert drawn[:, 0].std() == pytest.approx(np.sqrt((w**2 * density).sum() - mean**2), rel=0.05)
+    assert drawn[:, 1].std() == pytest.approx(np.sqrt(20), rel=0.05)
+    assert abs(np.median(drawn[:, 0]) - fitted.mean[0]) > 0.3
+    ahead = fitted.samples(4000, np.random.default_rng(3), sweeps=20, start=drawn)
+    assert ahead[:, 0].mean() == pytest.approx(mean, abs=0.2)
+
+
+def test_a_tie_counts_half_for_either_side_and_weight_nothing_as_if_unasked():
+    x, rng = np.array([[3.0, 0.0], [0.0, 3.0]]), np.random.default_rng(4)
+    drawn = Posterior().fit(x, np.array([0.5, 1.0]), weight=np.array([1.0, 0.0])).samples(4000, rng, sweeps=60)
+    assert np.abs(drawn.mean(axis=0)).max() < 0.3
+    assert drawn[:, 0].std() < 1.5 and drawn[:, 1].std() == pytest.approx(np.sqrt(20), rel=0.05)
 
 
 def test_swapped_questions_teach_the_same():

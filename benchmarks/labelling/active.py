@@ -1,37 +1,41 @@
 """How many answers until 90% of held-out pairs are predicted: chosen questions (a fifth of them random) against random ones.
 
-Linear rewards in d features, 400 segments, a pool of 300 questions, answers noise-free, Bradley-Terry, or Bradley-Terry with
-10% flips; in the full run also two Meta-World tasks with the return of scripted episodes as truth.
+Linear rewards in d features, 400 segments, answers noise-free, Bradley-Terry, or Bradley-Terry with 10% flips; in the full run also two
+Meta-World tasks with the return of scripted episodes as truth. `pool` questions are given once and are not renewed: 300 as in the check
+of the reference, and beside it the 2000 that `robopref annotate` draws. Both arms have one learner, one prior, and predict by majority
+of the posterior's samples.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from robopref.labelling.options import Options
 from robopref.labelling.queries import SCORES, Posterior, answer_probabilities, order, sigmoid
+from robopref.labelling.scorer import FIRST, SAMPLES
 
 from .rows import at_most
 
-GOAL, FIRST, SAMPLES, REFIT = 0.9, 6, 40, 2
+GOAL, HELD, POOL = 0.9, 1000, 300
 NOISES = ("none", "bt", "flips")
 TEMPERATURE = 0.5
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Feature differences and true gaps of the pool, and of held-out pairs."""
 
 
-def linear(d: int, rng: np.random.Generator) -> Problem:
+def linear(d: int, rng: np.random.Generator, pool: int = POOL) -> Problem:
     """The problem of the reference: a random linear reward over 400 segments."""
     features, truth = rng.normal(size=(400, d)), rng.normal(size=d)
-    sides = np.array([rng.choice(400, 2, replace=False) for _ in range(1300)])
+    sides = np.array([rng.choice(400, 2, replace=False) for _ in range(HELD + pool)])
     difference = features[sides[:, 0]] - features[sides[:, 1]]
     gap = difference @ truth / np.linalg.norm(truth)
-    return difference[:300], gap[:300], difference[300:], gap[300:]
+    return difference[:pool], gap[:pool], difference[pool:], gap[pool:]
 
 
 def labels_needed(problems: Sequence[Problem], noise: str, strategy: str, limit: int) -> int:
@@ -49,7 +53,7 @@ def labels_needed(problems: Sequence[Problem], noise: str, strategy: str, limit:
 def curve(
     problem: Problem, noise: str, strategy: str, limit: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, float]]:
-    """(answers, held-out accuracy) as a labeller goes on."""
+    """(answers, held-out accuracy) as a labeller goes on; the next question is chosen anew after every answer."""
     x, gap, held, held_gap = problem
     clean = sigmoid(gap / TEMPERATURE)
     said = (gap > 0).astype(float) if noise == "none" else (rng.random(len(gap)) < clean).astype(float)
@@ -57,20 +61,22 @@ def curve(
         said = np.where(rng.random(len(gap)) < 0.1, 1 - said, said)
     asked = rng.permutation(len(x))[:FIRST].tolist()
     posterior = Posterior(0.05, lapse=0.2 if noise == "flips" else 0.0)
+    samples: np.ndarray | None = None
     while len(asked) < limit:
         posterior.fit(x[asked], said[asked])
-        yield len(asked), float(np.mean((held @ posterior.mean > 0) == (held_gap > 0)))
+        samples = posterior.samples(SAMPLES, rng) if samples is None else posterior.samples(SAMPLES, rng, 40, samples)
+        yield len(asked), float(np.mean((np.sign(held @ samples.T).sum(axis=1) > 0) == (held_gap > 0)))
         left = np.setdiff1d(np.arange(len(x)), asked)
         if strategy == "random":
-            chosen = rng.permutation(len(left))[:REFIT]
+            asked.append(int(rng.choice(left)))
         else:
-            p = answer_probabilities(posterior.samples(SAMPLES, rng) @ x[left].T, lapse=posterior.lapse)
-            chosen, _, _ = order(SCORES[strategy](p), REFIT, rng, x[left])
-        asked += left[chosen].tolist()
+            p = answer_probabilities(samples @ x[left].T, lapse=posterior.lapse)
+            asked += left[order(SCORES[strategy](p), 1, rng)[0]].tolist()
 
 
-def metaworld(task: str, rng: np.random.Generator) -> Problem:
-    """Scripted episodes, good and faulty; the truth is the return."""
+@lru_cache(maxsize=2)
+def episodes(task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features and return of scripted episodes, good and faulty, the same for every seed."""
     from robopref.data.store import TrajectoryStore
     from robopref.labelling.scorer import window_features
     from robopref.run import compose
@@ -83,25 +89,41 @@ def metaworld(task: str, rng: np.random.Generator) -> Problem:
         store = TrajectoryStore(root)
         windows = [(e.index, 0, e.length) for e in store.episodes]
         features = window_features(str(root), windows)
-        total = np.array([t.reward.sum() for t in store])
-    table = np.array([features[w] for w in windows])
-    sides = np.array([rng.choice(len(table), 2, replace=False) for _ in range(1300)])
+        return np.array([features[w] for w in windows]), np.array([t.reward.sum() for t in store])
+
+
+def metaworld(task: str, rng: np.random.Generator, pool: int = POOL) -> Problem:
+    """Pairs of scripted episodes; the truth is the return."""
+    table, total = episodes(task)
+    sides = np.array([rng.choice(len(table), 2, replace=False) for _ in range(HELD + pool)])
     gap = total[sides[:, 0]] - total[sides[:, 1]]
-    x = table[sides[:, 0]] - table[sides[:, 1]]
-    return x[:300], gap[:300] / gap.std(), x[300:], gap[300:] / gap.std()
+    gap, x = gap / gap.std(), table[sides[:, 0]] - table[sides[:, 1]]
+    return x[:pool], gap[:pool], x[pool:], gap[pool:]
 
 
 def run(quick: bool = False) -> dict[str, dict[str, Any]]:
-    """Rows `labels_active_over_random_NOISE`: geometric mean over problems of the ratio of labels, and each problem's own."""
+    """Rows `labels_active_over_random_NOISE`: geometric mean over problems of the ratio of labels, and each problem's own.
+
+    Judged is the pool of the reference; `tool_pool` has the same with as many questions as `robopref annotate` draws.
+    """
+    rows = measured(quick, POOL)
+    if not quick:
+        for name, wide in measured(quick, Options(Path()).pool).items():
+            rows[name]["tool_pool"] = {k: wide[k] for k in ("measured", "problems", "labels")}
+    return rows
+
+
+def measured(quick: bool, pool: int) -> dict[str, dict[str, Any]]:
+    """The rows of one size of pool."""
     seeds = range(3 if quick else 10)
-    problems: dict[str, tuple[Callable[[np.random.Generator], Problem], int]] = {"d8": (partial(linear, 8), 200)}
+    problems: dict[str, tuple[Callable[..., Problem], int]] = {"d8": (partial(linear, 8), 200)}
     if not quick:
         problems["d20"] = (partial(linear, 20), 300)
         problems |= {task: (partial(metaworld, task), 200) for task in ("drawer-open", "button-press-topdown")}
     ratios: dict[str, dict[str, float]] = {noise: {} for noise in NOISES}
     counts: dict[str, dict[str, list[int]]] = {noise: {} for noise in NOISES}
     for name, (make, limit) in problems.items():
-        made = [make(np.random.default_rng([7, seed])) for seed in seeds]
+        made = [make(np.random.default_rng([7, seed]), pool=pool) for seed in seeds]
         for noise in NOISES:
             needed = [labels_needed(made, noise, strategy, limit) for strategy in ("infogain", "random")]
             counts[noise][name], ratios[noise][name] = needed, round(needed[0] / needed[1], 3)

@@ -2,7 +2,7 @@
 
 Every strategy is `score(P) -> (N,)` for P (K, N, 3): probabilities of first, tie, second under K posterior samples.
 
-symbol -> name: H entropy in bits | P_k one sample's prediction | eps lapse
+symbol -> name: H entropy in bits | P_k one sample's prediction | eps lapse | v draw from the prior | theta angle on the ellipse
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 
 from robopref.arrays import InputError
 
+SWEEPS = 200
+"""Moves between the normal approximation and a sample; from samples of one answer earlier a fifth is enough."""
 RANDOM_SHARE = 0.2
 """Share of questions drawn uniformly whatever the strategy: an honest sample for validation, with known propensity."""
 
@@ -66,12 +68,17 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 class Posterior:
-    """Bayesian logistic regression on feature differences, Laplace approximation: reward = w . features, w ~ N(0, 1/precision)."""
+    """Bayesian logistic regression on feature differences: reward = w . features, w ~ N(0, 1/precision).
+
+    `mean` is the most probable w. `samples` follow the posterior itself: where answers are consistent it is a cone, which no
+    normal distribution around its most probable point resembles, and questions chosen for that one tell little.
+    """
 
     def __init__(self, precision: float = 0.05, lapse: float = 0.0) -> None:
         self.precision, self.lapse = precision, lapse
         self.mean: np.ndarray = np.zeros(0)
         self._chol: np.ndarray = np.zeros((0, 0))
+        self._signed, self._counts = np.zeros((0, 0)), np.zeros(0)
 
     def fit(
         self, difference: np.ndarray, prob_first: np.ndarray, weight: np.ndarray | None = None, iterations: int = 50
@@ -102,15 +109,51 @@ class Posterior:
             if float(np.abs(scale * step).max()) < 1e-6:
                 break
         self.mean, self._chol = w, np.linalg.cholesky(np.linalg.inv(hessian))
+        signed, counts = np.concatenate([difference, -difference]), np.concatenate([prob_first, 1 - prob_first])
+        counts = counts * np.tile(weight, 2)
+        self._signed, self._counts = signed[counts > 0], counts[counts > 0]
         return self
 
     def _objective(self, w: np.ndarray, difference: np.ndarray, prob_first: np.ndarray, trust: np.ndarray) -> float:
         gap = difference @ w
         return float((trust * (prob_first * gap - np.logaddexp(0.0, gap))).sum() - 0.5 * self.precision * (w @ w))
 
-    def samples(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Reward weights (K, d) drawn from the posterior."""
-        return self.mean + rng.normal(size=(count, len(self.mean))) @ self._chol.T
+    def samples(
+        self, count: int, rng: np.random.Generator, sweeps: int = SWEEPS, start: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Reward weights (K, d) from the posterior, each the end of its own chain, which starts in the normal approximation or at `start`."""
+        w = self.mean + rng.normal(size=(count, len(self.mean))) @ self._chol.T if start is None else start
+        for _ in range(sweeps):
+            w = self._scaled(self._moved(w, rng), rng)
+        return w
+
+    def _moved(self, w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One move of elliptical slice sampling (Murray, Adams and MacKay 2010, figure 2) of all chains: (K, d) -> (K, d)."""
+        v = rng.normal(size=w.shape) / np.sqrt(self.precision)
+        here, there = w @ self._signed.T, v @ self._signed.T
+        level = self._likelihood(here) + np.log(1 - rng.random(len(w)))
+        theta = rng.uniform(0, 2 * np.pi, len(w))
+        low, high = theta - 2 * np.pi, theta.copy()
+        left = np.arange(len(w))
+        while len(left):
+            turned = np.cos(theta[left])[:, None] * here[left] + np.sin(theta[left])[:, None] * there[left]
+            left = left[self._likelihood(turned) < level[left]]
+            low[left] = np.where(theta[left] < 0, theta[left], low[left])
+            high[left] = np.where(theta[left] < 0, high[left], theta[left])
+            theta[left] = rng.uniform(low[left], high[left])
+        return np.cos(theta)[:, None] * w + np.sin(theta)[:, None] * v
+
+    def _scaled(self, w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One Metropolis move along each chain's own ray, which answers that agree with it hardly bind: (K, d) -> (K, d)."""
+        step, gap = rng.normal(scale=0.3, size=len(w)), w @ self._signed.T
+        factor = np.exp(step)
+        prior = 0.5 * self.precision * (w**2).sum(axis=1) * (1 - factor**2)
+        gain = self._likelihood(factor[:, None] * gap) - self._likelihood(gap) + prior + w.shape[1] * step
+        return np.where(np.log(1 - rng.random(len(w))) < gain, factor, 1.0)[:, None] * w
+
+    def _likelihood(self, gap: np.ndarray) -> np.ndarray:
+        """Log likelihood (K,) of score gaps (K, M) in favour of what was answered."""
+        return np.log((1 - self.lapse) * sigmoid(gap) + self.lapse / 2 + 1e-300) @ self._counts
 
 
 def order(scores: np.ndarray, count: int, rng: np.random.Generator, vectors: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from robopref.labelling.queries import SCORES, Posterior, answer_probabilities, 
 from robopref.labelling.render import prepare
 
 log = logging.getLogger(__name__)
-FIRST = 6
-"""Random questions before any strategy is asked."""
-EVERY = 5
-"""Answers between two scorings."""
+FIRST = 1
+"""Random questions before any strategy is asked; the prior makes more unnecessary, a fifth of the later ones is random too."""
+EVERY = 1
+"""Answers between two scorings, at least; while one runs, no other starts."""
 AHEAD = 50
 """Questions that one scoring puts in order; the others follow by score."""
-SAMPLES = 40
+SAMPLES = 100
 WIDTH = 20
 """Features of a window after rotation to its principal axes, at most."""
 
@@ -99,7 +100,7 @@ def score(
     windows = [[tuple(w) for w in sides] for sides, _ in asked] + [
         [tuple(w) for w in json.loads(text)] for _, text in left
     ]
-    features = window_features(dataset, sorted({w for sides in windows for w in sides}))
+    features = _features(dataset, tuple(sorted({w for sides in windows for w in sides})))
     difference = np.array([features[a] - features[b] for a, b in windows])
     prob = np.array([p for _, p in asked])
     posterior = Posterior(precision=0.5, lapse=0.05).fit(difference[: len(asked)], prob)
@@ -116,6 +117,12 @@ def score(
         else:  # asked only if everything before is gone, by score
             rows.append((item, strategy, float(scores[n]), 1.0 / len(left), float(scores[n])))
     return rows
+
+
+@lru_cache(maxsize=1)
+def _features(dataset: str, windows: tuple[tuple[int, int, int], ...]) -> dict[tuple[int, int, int], np.ndarray]:
+    """Read once, not after every answer: the windows stay the same until a clip turns out broken."""
+    return window_features(dataset, list(windows))
 
 
 def window_features(dataset: str, windows: list[tuple[int, int, int]]) -> dict[tuple[int, int, int], np.ndarray]:
