@@ -5,6 +5,7 @@ import shutil
 
 import torch
 from lerobot_folders import STATE, chunks_for, observed
+from safetensors.torch import load_file, save_file
 
 from robopref.arrays import InputError
 from robopref.checkpoint import load, save
@@ -28,10 +29,10 @@ def contract(adapter):
     return chunks, score
 
 
-def refused_sentence(adapter):
+def refused_sentence(adapter, most=48):
     seen = observed(1, adapter.spec)
-    long, silent = Observation(seen.state, seen.images, ("open it " * 30,)), Observation(seen.state, seen.images)
-    for observation, words in ((long, "wanted at most 48"), (silent, "got no sentence")):
+    long, silent = Observation(seen.state, seen.images, ("open it " * 120,)), Observation(seen.state, seen.images)
+    for observation, words in ((long, f"wanted at most {most}"), (silent, "got no sentence")):
         told = ""
         try:
             adapter.act(observation, torch.Generator())
@@ -76,6 +77,7 @@ def refused(kind, folder, words, broken):
     except InputError as error:
         told = str(error)
     assert words in told, (words, told)
+    return told
 
 
 def bad_folders(kind, folder):
@@ -87,9 +89,11 @@ def bad_folders(kind, folder):
             config["input_features"]["observation.state"]["shape"] = [STATE + 1]
         (copy / "config.json").write_text(json.dumps(config))
 
-    def other_data(copy):
-        from safetensors.torch import load_file, save_file
+    def fewer(copy):
+        held = load_file(copy / "model.safetensors")
+        save_file({k: held[k] for k in sorted(held)[7:]}, copy / "model.safetensors")
 
+    def other_data(copy):
         (path,) = copy.glob("policy_preprocessor_step_*normalizer*.safetensors")
         held = {k: v.repeat(2) if k.startswith("action") and v.dim() == 1 else v for k, v in load_file(path).items()}
         save_file(held, path)
@@ -97,7 +101,11 @@ def bad_folders(kind, folder):
     def without(pattern):
         return lambda copy: [path.unlink() for path in copy.glob(pattern)]
 
-    refused(kind, folder, "weights do not fit", narrower)
+    if "paligemma_variant" not in (folder / "config.json").read_text():  # the pi family pads all numbers to one width
+        refused(kind, folder, "weights do not fit", narrower)
+    names = sorted(load_file(folder / "model.safetensors"))[:6]
+    told = refused(kind, folder, "7 weights do not fit", fewer)
+    assert all(name in told for name in names[:5]) and names[5] not in told, "the first five are named"
     refused(kind, folder, "of other data", other_data)
     refused(kind, folder, "normaliser is missing", without("policy_preprocessor_step_*"))
     refused(kind, folder, "normaliser is missing", without("policy_preprocessor.json"))

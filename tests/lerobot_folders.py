@@ -1,5 +1,6 @@
 """Tiny random policies of lerobot in the folders that lerobot itself writes, and what they see; for lerobot_policies.py and lerobot_pi.py."""
 
+import inspect
 import json
 
 import torch
@@ -28,7 +29,14 @@ def statistics():
     found = {}
     for key, width in widths.items():
         low, wide = torch.rand(width, generator=generator) - 1, 0.5 + torch.rand(width, generator=generator)
-        found[key] = {"min": low, "max": low + wide, "mean": low + wide / 2, "std": wide / 3}
+        found[key] = {
+            "min": low,
+            "max": low + wide,
+            "mean": low + wide / 2,
+            "std": wide / 3,
+            "q01": low,
+            "q99": low + wide,
+        }
     return found
 
 
@@ -69,10 +77,59 @@ def language_model(folder):
     return str(folder)
 
 
-def written(folder, policy):
+def paligemma_tokenizer(folder, size):
+    """A tokenizer of words and numbers in the files of PaliGemma's; what is left of its `size` ids stands for places and actions."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "Task",
+        "State",
+        "Action",
+        *":;,|-",
+        "open",
+        "the",
+        "drawer",
+        "close",
+        "it",
+        "slowly",
+    ]
+    words += [str(i) for i in range(256)]
+    words += [f"<loc{i}>" for i in range(size - len(words))]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def action_tokenizer(folder, horizon):
+    """FAST's folder, its Python file included, fitted to random chunks by the copy that lerobot carries."""
+    from lerobot.policies.molmoact2.molmoact2_hf_model.action_tokenizer import UniversalActionProcessor
+
+    chunks = [3 * torch.randn(horizon, ACTION, generator=torch.Generator().manual_seed(i)).numpy() for i in range(200)]
+    UniversalActionProcessor.fit(chunks, vocab_size=250).save_pretrained(folder)
+    named = "processing_action_tokenizer"
+    head = "import logging\nfrom typing import ClassVar\nimport numpy as np\nfrom transformers import PreTrainedTokenizerFast\n"
+    head += "from transformers.processing_utils import ProcessorMixin\nlogger = logging.getLogger(__name__)\n"
+    (folder / f"{named}.py").write_text(head + inspect.getsource(UniversalActionProcessor))
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        told = json.loads((folder / name).read_text())
+        told["auto_map"] = {"AutoProcessor": f"{named}.UniversalActionProcessor"}
+        (folder / name).write_text(json.dumps(told))
+    return str(folder)
+
+
+def written(folder, policy, **options):
     """What lerobot's own training leaves."""
     policy.save_pretrained(folder)
-    for processor in make_pre_post_processors(policy.config, dataset_stats=statistics()):
+    for processor in make_pre_post_processors(policy.config, dataset_stats=statistics(), **options):
         processor.save_pretrained(folder)
     return folder
 
@@ -86,12 +143,12 @@ def observed(batch, spec):
     return Observation(state, images, tuple(said[i % 3] for i in range(batch)) if spec.words else ())
 
 
-def theirs(folder, observation):
+def theirs(folder, observation, **overrides):
     """The observation as lerobot's own preprocessor of the folder gives it to its policy, and its postprocessor."""
     config = json.loads((folder / "config.json").read_text())
     kind = get_policy_class(config["type"])
     policy = kind.from_pretrained(folder, local_files_only=True)
-    before, after = make_pre_post_processors(policy.config, pretrained_path=str(folder))
+    before, after = make_pre_post_processors(policy.config, pretrained_path=str(folder), **overrides)
     state, at = observation.state, slice(None) if config["type"] == "diffusion" else -1
     batch = {"observation.state": state[:, at, :STATE]}
     batch |= {"observation.environment_state": state[:, at, STATE:]} if state.shape[-1] > STATE else {}

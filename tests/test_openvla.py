@@ -206,8 +206,16 @@ def test_alignment_by_adapters_with_checkpointing_starts_at_the_zero_point(folde
     draws = policy.draw(chunks, torch.Generator())
     plain = policy.score(chunks, draws)
     adapted = LoRA(policy, rank=2, alpha=4.0, targets=["q_proj", "v_proj"], root="network")
+    policy.temperature = 1.0
+    patches = policy.network.see(policy._pixels(chunks.observation))
+    prompt, uniform = (
+        policy.network.embed(torch.ones(len(chunks), 4, dtype=torch.int64), patches),
+        torch.rand(len(chunks), 3),
+    )
+    said = policy._decode(prompt, uniform)
     assert recompute(adapted) == 2
     adapted.train()
+    assert torch.equal(policy._decode(prompt, uniform), said), "a cache must outlive checkpointing"
     assert torch.equal(adapted.score(chunks, draws), plain) and torch.equal(
         adapted.reference().score(chunks, draws), plain
     )

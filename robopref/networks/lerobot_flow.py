@@ -17,6 +17,7 @@ from torch import Tensor
 from robopref.arrays import InputError
 from robopref.networks.flow_matching import stratified
 from robopref.networks.lerobot import LeRobotPolicy
+from robopref.networks.recompute import paused
 from robopref.protocols import Generators
 from robopref.types import Chunks, Draws, Observation
 
@@ -69,7 +70,7 @@ class LeRobotReader(LeRobotPolicy):
 class LeRobotFlow(LeRobotReader):
     """Carries noise to a chunk by lerobot's own network and statistics. probes: M."""
 
-    def __init__(self, checkpoint: Mapping[str, Any], probes: int, **options: Any) -> None:
+    def __init__(self, checkpoint: Mapping[str, Any], probes: int = 4, **options: Any) -> None:
         super().__init__(checkpoint, probes=probes, **options)
         self.probes = probes
         self.width = int(self.body.policy.config.max_action_dim)
@@ -86,7 +87,8 @@ class LeRobotFlow(LeRobotReader):
         given: Any = generator if isinstance(generator, torch.Generator) else list(generator)
         shape = (len(observation), self._spec.horizon, self.width)
         noise = randn_tensor(shape, generator=given, device=self.normalizer.low.device)
-        found = self.body.policy.model.sample_actions(*self.inputs(observation), noise=noise)
+        with paused(self.body):
+            found = self.body.policy.model.sample_actions(*self.inputs(observation), noise=noise)
         return self.normalizer.unaction(found[..., : self._spec.dims.action].float())
 
     def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:

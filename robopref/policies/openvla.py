@@ -22,6 +22,7 @@ from robopref.networks.bins import chosen, uniforms
 from robopref.networks.history import no_draws
 from robopref.networks.normalizer import Normalizer
 from robopref.networks.prismatic import Prismatic, read_sharded
+from robopref.networks.recompute import paused
 from robopref.pictures import PictureSpec
 from robopref.protocols import Generators
 from robopref.types import Chunks, Dims, Draws, Observation, PolicySpec
@@ -153,7 +154,8 @@ class OpenVLA(nn.Module):
         cache: Any = None
         taken = []
         for place in range(uniform.shape[1]):
-            logits, cache = self.network.next(embedded, cache)
+            with paused(self.network):
+                logits, cache = self.network.next(embedded, cache)
             taken.append(chosen(logits, uniform[:, place], self.temperature))
             embedded = self.network.language_model.get_input_embeddings()(taken[-1])[:, None]
         return torch.stack(taken, dim=1)
