@@ -20,7 +20,12 @@ from robopref.stages.ranking import Ranking, halves, rank
 from robopref.types import Dims
 
 DIMS = Dims(3, 2)
-LOOP = {"learner": "align", "objectives": {"weights": [1.0], "others": []}, "best_of": {"candidates": 1}}
+LOOP = {
+    "learner": "align",
+    "objectives": {"weights": [1.0], "others": []},
+    "best_of": {"candidates": 1},
+    "lora": {"rank": 0},
+}
 
 
 def trajectory(level, seed, steps=24):

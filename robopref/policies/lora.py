@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from robopref.networks import lora
@@ -132,3 +133,8 @@ class AdaptersOff:
     def reference(self) -> Policy:
         """Itself: it does not change."""
         return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """State of the adapted policy as it was before it learned: a second factor of 0 adds nothing."""
+        state = self._adapted.state_dict()
+        return {k: torch.zeros_like(v) if ".lora_B." in k else v for k, v in state.items()}

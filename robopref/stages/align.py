@@ -19,6 +19,7 @@ from robopref.data.windows import chunk_table
 from robopref.device import placed
 from robopref.learners.align import AlignSettings, calibrate
 from robopref.learners.guard import HeldOutGuard
+from robopref.policies.lora import LoRA
 from robopref.policies.realigned import realign
 from robopref.stages.choosing import choose
 from robopref.stages.collect import collect_policy
@@ -28,7 +29,7 @@ from robopref.stages.label import ask, grade
 from robopref.stages.origin import provenance
 from robopref.stages.people import answered_dataset, are_people, ask_people
 from robopref.stages.ranking import Ranking
-from robopref.stages.steps import acting, learn, trained
+from robopref.stages.steps import acting, adapted, learn, trained
 from robopref.stages.units import thin, unit, write_log
 
 Config = dict[str, Any]
@@ -124,10 +125,10 @@ def align_policy(
 
     settings = AlignSettings(**{**config["align"], "preference": preference * config["align"]["preference"]})
     before, loss = placed(load(policy)), instantiate(config["loss"])
-    learned = realign(trained(before), config["rounds"]["guidance"])
+    seed = 100 * config["seed"] + number
+    learned = adapted(config, realign(trained(before), config["rounds"]["guidance"]), seed)
     reference = learned.reference()
     table = chunk_table(trajectories, learned.spec)
-    seed = 100 * config["seed"] + number
     scale = calibrate(reference, table, settings, torch.Generator().manual_seed(seed))
     guard = HeldOutGuard(learned, reference, table, ranking.held_out, scale, settings, seed)
     watched, every = len(ranking.held_out) > 0, config["guard"]["every"]
@@ -152,7 +153,7 @@ def align_policy(
     logs += thin(rows, 25, stage="align", arm=arm, round=number)
     facts = {"scale": scale, "beta": settings.kappa / scale, "lr": settings.lr}
     save(
-        acting(config, learned, before, reference),
+        acting(config, learned.merged() if isinstance(learned, LoRA) else learned, before, reference),
         partial / "policy",
         provenance(config, trajectories, policy, **facts),
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robopref.arrays import InputError
 from robopref.data.windows import ChunkTable
 from robopref.learners.align import AlignSettings, align
 from robopref.learners.conditioned import condition
@@ -18,6 +19,7 @@ from robopref.learners.unreferenced import ErrorLoss, unreferenced
 from robopref.losses.reference_free import fkpd, mapo
 from robopref.policies.best_of import BestOf, ImplicitReward
 from robopref.policies.conditioned import Conditioned
+from robopref.policies.lora import LoRA
 from robopref.protocols import PairLoss
 from robopref.stages.ranking import Ranking
 
@@ -67,6 +69,23 @@ def _without_data(first: Tensor, second: Tensor, prob_first: Tensor, data: Tenso
 def trained(model: Any) -> Any:
     """The policy that learns inside what acts."""
     return model.judge.policy if isinstance(model, BestOf) else model
+
+
+def adapted(config: Config, policy: Any, seed: int) -> Any:
+    """The policy of which only adapters learn, where `lora.rank` asks for them. Raises `InputError` where a second policy must act or learn.
+
+    What was learned is merged before it is saved, so that the next round's reference is the policy of this one.
+    """
+    settings = config["lora"]
+    if settings["rank"] == 0:
+        return policy
+    if config["learner"] != "align" or config["best_of"]["candidates"] > 1 or config["rounds"]["guidance"] > 0:
+        raise InputError(
+            f"lora.rank: got {settings['rank']} with learner={config['learner']}, best_of.candidates={config['best_of']['candidates']}, "
+            f"rounds.guidance={config['rounds']['guidance']}, wanted align, 1 and 0: the reference is no policy of its own.\nSet lora.rank=0."
+        )
+    torch.manual_seed(seed)  # the first factor of an adapter is drawn
+    return LoRA(policy, **settings)
 
 
 def acting(config: Config, learned: Any, before: Any, reference: Any) -> Any:
