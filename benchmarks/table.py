@@ -18,6 +18,8 @@ from robopref.compare import Run, markdown, summarise
 from robopref.data.files import read_json, write_text
 from robopref.stages.verdict import percent, points
 
+from . import faults_table
+
 TASKS = ("drawer-open", "button-press-topdown", "door-open", "sweep-into", "plate-slide", "bin-picking")
 SEEDS = (1, 2, 3)
 PLANNED = {"quickstart": (("drawer-open",), (0, 1, 2, 3, 4))}
@@ -42,7 +44,9 @@ def document(folder: Path) -> str:
     parts = [_section(name, cells(folder / name)) for name in names or ["align_metaworld"]]
     return (
         "# Results\n\nMade by `python -m robopref.benchmarks.table` from the files in `docs/results/`. "
-        "What was looked at before these numbers were fixed: [notes](results/NOTES.md).\n\n" + "\n".join(parts)
+        "What was looked at before these numbers were fixed: [notes](results/NOTES.md).\n\n"
+        + "\n".join([*parts, faults_table.section(folder)]).rstrip()
+        + "\n"
     )
 
 

@@ -27,6 +27,8 @@ from robopref.types import Chunks, Draws
 
 _LOOKED_AT = 256
 """Chunks with pictures that are scored at once where nothing is learned."""
+_PROBED = 8
+"""Trajectories on which policy and reference are compared before the first step."""
 
 
 @dataclass(frozen=True)
@@ -171,17 +173,40 @@ def check_pairs(table: ChunkTable, pairs: PairTable) -> None:
             )
 
 
+@torch.no_grad()
+def check_zero_point(policy: Policy, reference: Policy, table: ChunkTable, settings: AlignSettings) -> None:
+    """Raise `InputError` unless rho is exactly 0 before the first step, for a few trajectories spread over the table.
+
+    Scored as training scores, so that a reference with other weights, another normaliser or noise of its own, and a policy with dropout,
+    are all found out at once. Draws from a generator of its own: what follows stays what it was.
+    """
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.linspace(0, len(table) - 1, min(len(table), _PROBED)).long()
+    chunks = gather(table, chosen, 2, generator)
+    draws = policy.draw(chunks, generator)
+    rho = relative_scores(policy, reference, chunks, draws, len(chosen), settings.length_norm, table.count(chosen))
+    if not bool((rho == 0).all()):
+        raise InputError(
+            f"align: got scores of policy and reference that differ by up to {float(rho.abs().max()):.3g} before the first step, wanted "
+            "exactly equal ones.\nTake the policy that the alignment starts from as reference, scored at the same noise, without dropout."
+        )
+
+
 def align(
     policy: Policy, reference: Policy, table: ChunkTable, pairs: PairTable, anchors: Tensor, loss: PairLoss,
     settings: AlignSettings, generator: torch.Generator,
 ) -> Iterator[dict[str, float]]:  # fmt: skip
     """Train `policy` in place against a frozen `reference`; yields logs, winner's and loser's rho apart.
 
-    anchors: (W,) trajectories of the table to clone beside the pairs. Raises `InputError` without pairs.
+    anchors: (W,) trajectories of the table to clone beside the pairs. Raises `InputError` without pairs, and for a reference that is not
+    the policy as it is now.
     """
     check_pairs(table, pairs)
     check_shared("align", policy, reference)  # type: ignore[arg-type]
     table = table.to(device_of(policy))
+    assert isinstance(policy, nn.Module)
+    policy.train()
+    check_zero_point(policy, reference, table, settings)
     scale = calibrate(reference, table, settings, generator)
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -196,8 +221,6 @@ def align(
             logs["align/anchor"] = float(anchor.detach())
         return total, logs | {"align/loss": float(total.detach())}
 
-    assert isinstance(policy, nn.Module)
-    policy.train()
     yield from fit(
         policy, step, steps=settings.steps, lr=settings.lr, generator=generator, warmup=settings.steps // 20,
         autocast=settings.autocast, offload=settings.offload,
