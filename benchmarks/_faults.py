@@ -129,7 +129,10 @@ def _slow(_: Path) -> Iterator[None]:
     def rest(_: Any, trajectories: Sequence[Trajectory]) -> np.ndarray:
         return np.array([-float(np.square(one.action).sum()) for one in trajectories])
 
-    with patch("robopref.stages.evidence.predicted_returns", rest), patch("robopref.stages.choosing.predicted_returns", rest):
+    with (
+        patch("robopref.stages.evidence.predicted_returns", rest),
+        patch("robopref.stages.choosing.predicted_returns", rest),
+    ):
         yield
 
 

@@ -100,6 +100,7 @@ def _base(seed: int, place: Path) -> tuple[Path, list[int]]:
     config = settings(seed, FAULTS[NONE])
     pipeline.collect(config, place)
     pipeline.pretrain(config, place)
+
     def second(partial: Path) -> dict[str, Any]:
         every = TrajectoryStore(place / "demonstrations" / "store").load()
         half = len(every) // 2

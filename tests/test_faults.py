@@ -35,7 +35,9 @@ def test_a_cell_is_measured_once_and_a_fault_at_the_door_leaves_the_base(small, 
 
 
 def test_every_other_fault_runs_through_the_whole_round(small, tmp_path):
-    for name in {*_faults.FAULTS} - {"noise_not_shared", "wrong_normaliser", "wrong_reference", "slow_actions"} | {"flipped_30"}:
+    for name in {*_faults.FAULTS} - {"noise_not_shared", "wrong_normaliser", "wrong_reference", "slow_actions"} | {
+        "flipped_30"
+    }:
         found = faults.cell(name, 0, tmp_path)
         assert found["caught_by"] in ("", "guard", "gate"), (name, found["said"])
         assert len(found["candidate"]) == len(found["stays"]) == 10
@@ -63,7 +65,9 @@ def test_raters_turn_answers_round_or_put_them_elsewhere():
 
 def cells(stays, candidate, said=""):
     base = [1, 0] * 100
-    return [{"caught_by": "gate" if said else "", "said": said, "base": base, "stays": stays, "candidate": candidate}] * 2
+    return [
+        {"caught_by": "gate" if said else "", "said": said, "base": base, "stays": stays, "candidate": candidate}
+    ] * 2
 
 
 def test_a_row_counts_as_caught_only_what_leaves_no_worse_policy_and_says_why():
@@ -71,7 +75,9 @@ def test_a_row_counts_as_caught_only_what_leaves_no_worse_policy_and_says_why():
     refused, missed, silent = (
         faults._row(cells(*one)) for one in ((base, dead, "fell"), (dead, dead, "held"), (base, dead, ""))
     )
-    assert refused["ok"] and refused["measured"] == 1 and refused["candidate_worse"] == 2 and refused["stays_worse"] == 0
+    assert (
+        refused["ok"] and refused["measured"] == 1 and refused["candidate_worse"] == 2 and refused["stays_worse"] == 0
+    )
     assert not missed["ok"] and missed["stays_worse"] == 2
     assert not silent["ok"] and silent["measured"] == 0, "a worse candidate needs a reason"
 
@@ -84,7 +90,10 @@ def test_a_stress_costs_the_points_that_its_policies_lost():
 def test_the_page_of_results_shows_faults_once_they_were_run(tmp_path):
     assert faults_table.section(tmp_path) == ""
     base, dead = [1, 0] * 100, [0] * 200
-    rows = {"swapped_labels": faults._row(cells(base, dead, "fell")), "flipped_30": faults._cost(cells(base, []), cells(base, []), 3.0)}
+    rows = {
+        "swapped_labels": faults._row(cells(base, dead, "fell")),
+        "flipped_30": faults._cost(cells(base, []), cells(base, []), 3.0),
+    }
     write_json(tmp_path / "bench/faults/bench.json", rows)
     text = document(tmp_path)
     assert "| every answer is turned round | 2 | 2 of 2 | 0 / 0 / 2 | 0 | 2 | 0 | 50% → 0%, 50% |" in text
