@@ -123,7 +123,6 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         codec = self._states()
         state = np.asarray(state, dtype=np.float64)
         codec.unpack(state[40:] if state.ndim == 1 else state)
-        self._advance.forget()
         self._frame = state[1:40].copy()
         self._over = bool(state[0])
         return self._frame.astype(np.float32)
@@ -153,7 +152,6 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         """
         sim = self._sim
         self._pristine.restore()
-        self._advance.forget()
         sim._freeze_rand_vec = False
         sim.seed(seed)
         with _hand_left_alone(sim):

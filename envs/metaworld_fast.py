@@ -164,11 +164,6 @@ class LeanStep:
         self._mocap, self._turn, self._control = sim.data.mocap_pos[0], sim.data.mocap_quat[0], sim.data.ctrl
         self._hand = views.body("hand").xpos
         self._right, self._left = views.body("rightclaw").xpos, views.body("leftclaw").xpos
-        self._collided = False
-
-    def forget(self) -> None:
-        """Say that something else than `__call__` moved the simulation."""
-        self._collided = False
 
     def __call__(self, action: np.ndarray) -> tuple[np.ndarray, float, dict[str, Any]]:
         """Apply `action` (4,) float32 within [-1, 1]. Returns observation (39,) float64, reward and numbers."""
@@ -192,23 +187,12 @@ class LeanStep:
         """`frame_skip` substeps and a forward pass, bit for bit as Meta-World does them.
 
         Meta-World also computes contact forces per body, which nothing reads, and moves target sites, which its forward
-        pass moves back. That pass stays: it sets the solver's warm start. But the contacts it found still hold for
-        the next first substep, because only the mocap body, which touches nothing, moves in between.
+        pass moves back. Two calls, both long, on purpose: each lets go of Python's lock, and threads that wait for it after
+        every short call lose more than the collisions of the first substep, which the forward pass has found already.
         """
-        model, data = self._model, self._data
-        substeps = self._sim.frame_skip
-        if self._collided:
-            mujoco.mj_kinematics(model, data)
-            mujoco.mj_makeConstraint(model, data)
-            mujoco.mj_projectConstraint(model, data)
-            mujoco.mj_fwdVelocity(model, data)
-            mujoco.mj_step2(model, data)
-            substeps -= 1
-        else:
-            self._turn[:] = (1.0, 0.0, 1.0, 0.0)
-        mujoco.mj_step(model, data, nstep=substeps)
-        mujoco.mj_forward(model, data)
-        self._collided = True
+        self._turn[:] = (1.0, 0.0, 1.0, 0.0)
+        mujoco.mj_step(self._model, self._data, nstep=self._sim.frame_skip)
+        mujoco.mj_forward(self._model, self._data)
 
     def _observe(self) -> np.ndarray:
         """`SawyerXYZEnv._get_obs`, then clipped to Meta-World's own bounds."""

@@ -147,10 +147,19 @@ def rollout(
 def _shared(
     pool: ThreadPoolExecutor, threads: int, work: Callable[[Item], Result], items: Sequence[Item]
 ) -> list[Result]:
-    """`[work(item) for item in items]`, this thread and `threads` - 1 of the pool taking equal shares."""
-    others = [pool.submit(lambda share: [work(one) for one in share], items[k::threads]) for k in range(1, threads)]
-    done = [[work(one) for one in items[::threads]], *(other.result() for other in others)]
-    return [done[i % threads][i // threads] for i in range(len(items))]
+    """`[work(item) for item in items]`; this thread and `threads` - 1 of the pool take the next item as they get free."""
+    done: dict[int, Result] = {}
+    left = iter(enumerate(items))
+
+    def take() -> None:
+        for i, item in left:
+            done[i] = work(item)
+
+    others = [pool.submit(take) for _ in range(threads - 1)]
+    take()
+    for other in others:
+        other.result()
+    return [done[i] for i in range(len(items))]
 
 
 def predict(policy: Policy, running: Sequence[_Running], batch_size: int, device: torch.device) -> np.ndarray:
