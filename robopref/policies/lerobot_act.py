@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robopref.networks.history import no_draws
 from robopref.networks.lerobot import LeRobotPolicy
@@ -30,6 +30,8 @@ class LeRobotACT(LeRobotPolicy):
         self.spread = spread
         for name, parameter in self.body.policy.model.named_parameters():
             parameter.requires_grad_(not name.startswith("vae_encoder"))
+        # On a transposed input torch multiplies in another order where the weights ask for a gradient: a frozen copy would differ in last bits.
+        self.body.policy.model.action_head.register_forward_pre_hook(_in_order)
 
     @torch.no_grad()
     def act(self, observation: Observation, generator: Generators) -> Tensor:
@@ -56,3 +58,7 @@ class LeRobotACT(LeRobotPolicy):
         if self.body.cameras:
             inputs["observation.images"] = [batch[key] for key in self.body.cameras.values()]
         return self.body.policy.model(inputs)[0].float()
+
+
+def _in_order(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(one.contiguous() for one in inputs)
