@@ -113,7 +113,7 @@ class Guard:
 
     def arm(self, epoch: int, measured: np.ndarray, mode: int, now: float) -> Reason:
         """Allow motion from the measured position (7,) under a new epoch. NONE, or why not."""
-        if self.state not in (State.IDLE, State.HOLD, State.ARMED) or mode in _UNFIT or not self.motion_still():
+        if self.state not in (State.IDLE, State.HOLD, State.ARMED) or mode in _UNFIT or not self.motion.still:
             return Reason.NOT_ARMED
         if epoch <= self.epoch:
             return Reason.EPOCH
@@ -145,7 +145,7 @@ class Guard:
 
     def reset(self, now: float) -> bool:
         """The operator clears the stop; True if the arm stands still and is idle now."""
-        if self.state is State.ESTOP and self.motion_still():
+        if self.state is State.ESTOP and self.motion.still:
             self._recoveries = 0
             self._enter(State.IDLE, Reason.NONE)
         return self.state is State.IDLE
@@ -262,10 +262,6 @@ class Guard:
         """Take over the measured position (7,) while the arm is not ours to move."""
         if self.state in (State.DISCONNECTED, State.IDLE, State.REFLEX, State.RECOVERING):
             self.motion = Motion.at(measured)
-
-    def motion_still(self) -> bool:
-        """Whether the commanded motion has come to rest."""
-        return self.motion.still
 
     def _wish(self, now: float) -> np.ndarray:
         """Where the target stands now, on its way from the one before."""

@@ -83,21 +83,8 @@ def paligemma_tokenizer(folder, size):
     from transformers import PreTrainedTokenizerFast
 
     words = [
-        "<pad>",
-        "<eos>",
-        "<bos>",
-        "<unk>",
-        "Task",
-        "State",
-        "Action",
-        *":;,|-",
-        "open",
-        "the",
-        "drawer",
-        "close",
-        "it",
-        "slowly",
-    ]
+        "<pad>", "<eos>", "<bos>", "<unk>", "Task", "State", "Action", *":;,|-", "open", "the", "drawer", "close", "it", "slowly",
+    ]  # fmt: skip
     words += [str(i) for i in range(256)]
     words += [f"<loc{i}>" for i in range(size - len(words))]
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))

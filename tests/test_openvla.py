@@ -43,24 +43,8 @@ CONFIG = {
 }  # fmt: skip
 PIXELS = {"means": [[0.48, 0.46, 0.41], [0.5, 0.5, 0.5]], "stds": [[0.23, 0.22, 0.22], [0.5, 0.5, 0.5]]}
 WORDS = [
-    "in",
-    "what",
-    "action",
-    "should",
-    "the",
-    "robot",
-    "take",
-    "to",
-    "open",
-    "the",
-    "drawer",
-    "close",
-    "it",
-    "slowly",
-    "?",
-    ":",
-    "out",
-]
+    "in", "what", "action", "should", "the", "robot", "take", "to", "open", "the", "drawer", "close", "it", "slowly", "?", ":", "out",
+]  # fmt: skip
 
 
 def tokenizer():
