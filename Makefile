@@ -8,6 +8,8 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 OUT ?= runs/quickstart
 SEED ?= 0
+# Gigabytes: torch brings large libraries, and pip keeps what it unpacks beside them for a while.
+ROOM := 8
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,7 +23,11 @@ $(STAMP): pyproject.toml constraints.txt
 	done; \
 	if [ -z "$${found:-}" ]; then \
 	  echo "got no Python 3.11 to 3.13 with venv, wanted one (Debian: python3-venv), or PYTHON=/path/to/python" >&2; exit 2; fi; \
-	if [ ! -x $(VENV)/bin/python ]; then "$$found" -m venv $(VENV); fi
+	if [ ! -x $(VENV)/bin/python ]; then \
+	  free=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1048576)}'); \
+	  if [ "$$free" -lt $(ROOM) ]; then \
+	    echo "install: got $$free GB of free disk here, wanted $(ROOM) for $(VENV): free some, or make ROOM=0 to try anyway" >&2; exit 2; fi; \
+	  "$$found" -m venv $(VENV); fi
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,joblib,hardware,vla]'
 	@touch $(STAMP)
 

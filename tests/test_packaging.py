@@ -82,3 +82,13 @@ def test_the_wheel_alone_runs_the_quickstart_from_an_empty_folder(installed, tmp
     run(installed / "robopref", "quickstart", "out=story", cwd=tmp_path, timeout=1800)
     assert (tmp_path / "story" / "report.html").stat().st_size > 100_000
     assert [path.name for path in tmp_path.iterdir()] == ["story"]
+
+
+def test_too_small_a_disk_is_told_before_anything_is_installed(tmp_path):
+    shutil.copy(TOP / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "constraints.txt").touch()
+    words = ["make", "-C", str(tmp_path), "install", "ROOM=1000000000"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and not (tmp_path / ".venv").exists()
+    assert "wanted 1000000000 for .venv: free some" in done.stderr and len(done.stderr.splitlines()) <= 5
