@@ -4,11 +4,15 @@ A small policy is cloned from scripted demonstrations (some with a misjudged goa
 resets with every chunk some control periods late. `real_time` continues the running chunk, `asynchronous` switches when a chunk comes, `ensemble`
 averages, `synchronous` stands still until it comes. A delay of d means that the world went on for d periods while the chunk was computed.
 
-Run: robopref bench chunking [quick=true]
+Run: robopref bench chunking [quick=true]; another task, cell by cell, each kept when it is done:
+python -m robopref.benchmarks.chunking TASK HEAD RESETS OUT [MODE ...]
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -138,3 +142,43 @@ def measure(head: Any, resets: int, delays: tuple[int, ...]) -> dict[str, Row]:
     }
     rows[f"{head}_idle"] = {"measured": idle, "target": 0, "ok": idle == 0}
     return rows
+
+
+def cells(
+    task: str, head: Any, resets: int, out: Path, modes: Sequence[str] = MODES, delays: Sequence[int] = (0, 4)
+) -> dict[str, Any]:
+    """Every mode at every delay on one task, each cell a file in `out` that is not made again; returns the summary it also writes there."""
+    import torch
+
+    from robopref.data.files import read_json, write_json
+    from robopref.statistics import paired_bootstrap, wilson
+
+    torch.set_num_threads(1)
+    cloned, made = None, {}
+    for mode in modes:
+        for delay in delays:
+            path = out / f"{mode}_{delay}.json"
+            if not path.exists():
+                cloned = cloned or policy(head, task)
+                success, found = outcomes(cloned, mode, delay, resets, task)
+                seam, idle = round(found.seam, 3), found.idle
+                write_json(path, {"success": success.astype(int).tolist(), "seam_ratio": seam, "idle": idle})
+            made[mode, delay] = read_json(path)
+            print(mode, delay, sum(made[mode, delay]["success"]), "of", resets, flush=True)
+    rows: dict[str, Any] = {"task": task, "head": head, "resets": resets}
+    for (mode, delay), one in made.items():
+        low, high = wilson(sum(one["success"]), resets)
+        rows[f"{mode}_{delay}"] = {
+            "success": sum(one["success"]) / resets, "ci95": [low, high], "seam_ratio": one["seam_ratio"], "idle": one["idle"],
+        }  # fmt: skip
+    for mode in modes:
+        first, last = (np.array(made[mode, delay]["success"], dtype=float) for delay in (delays[0], delays[-1]))
+        drop, low, high = paired_bootstrap(first, last)
+        rows[f"{mode}_drop_points"] = {"measured": 100 * drop, "ci95": [100 * low, 100 * high]}
+    write_json(out / "summary.json", rows)
+    return rows
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    print(cells(words[0], words[1], int(words[2]), Path(words[3]), words[4:] or MODES))

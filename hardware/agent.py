@@ -11,7 +11,6 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,34 +19,17 @@ from robopref.arrays import InputError
 
 from . import command as wire
 from .action_spaces import ActionSpace
-from .chunk_queue import ChunkQueue, Mode, Plan
+from .chunk_queue import ChunkQueue, Plan
 from .command import Command
 from .observer import Observer, Reading, Seen
-from .periods import Step, Tally
+from .periods import AgentSettings, Step, Tally
 from .policy_client import PolicyClient, chunk_of
 from .reasons import State
 from .rosbridge import RosBridge
 from .topics import Topics
 
-
-@dataclass(frozen=True)
-class AgentSettings:
-    """How the loop runs. Seconds, of the robot's clock where ages of observations are meant."""
-
-    hz: float = 15.0
-    mode: Mode = "real_time"
-    observation_age: float = 0.1
-    """Oldest joint state (since it arrived here) that an action may be computed from."""
-    skew: float = 0.05
-    """Largest distance in time of a picture from the joint state it is paired with."""
-    camera_period: float = 0.1
-    """Seconds between pictures: how much older than `skew` the newest one may be."""
-    adopt_age: float = 0.3
-    """Oldest observation, by the robot's clock, whose chunk is adopted."""
-    patience: float = 1.0
-    """Seconds after which a question counts as lost."""
-    auto_arm: bool = True
-    """Whether holds that only arming ends, and idleness, are left without asking a person."""
+_STRIDE = 0.5
+"""Radians per second at which joint targets move on the way home."""
 
 
 class Agent:
@@ -71,13 +53,15 @@ class Agent:
     ) -> None:
         self.bridge, self.client, self.space, self.sentence = bridge, client, space, sentence
         self.settings, self.topics = settings or AgentSettings(), topics or Topics()
-        self._record, self._clock = record, clock
+        self.record, self._clock = record, clock
         self._observer = Observer(observe, self.settings.skew, self.settings.camera_period, clock)
         self.tally, self.status, self.paused = Tally(), dict[str, Any](), False
         self._queue: ChunkQueue | None = None
         self._asked: dict[int, tuple[int, float, float]] = {}
         self._epoch = self._seq = self._number = 0
         self._before: np.ndarray | None = None
+        self._home: np.ndarray | None = None
+        self._resting, self._rest_ends = False, 0.0
         self._armed_at = float("-inf")
         self._chunk = 0
         self._stamps: dict[int, float] = {}
@@ -108,6 +92,18 @@ class Agent:
         self._seq = 0
         self.tally.arms += self.control("arm", epoch=self._epoch)
         self._forget()
+
+    def go_home(self, q: np.ndarray) -> None:
+        """Move to the joint positions q (7,) instead of running the policy, by commands that the guard judges like all others."""
+        self._home, self._resting = np.asarray(q, dtype=np.float64), True
+        self._observer.forget()
+        if self._queue is not None:
+            self._queue.clear()
+
+    def go_on(self) -> None:
+        """Run the policy again; the arm is told to stay where `go_home` sent it until the first chunk is there, or a question lost."""
+        self._resting, self._rest_ends = False, self._clock() + self.settings.patience
+        self._observer.forget()
 
     def joints(self) -> np.ndarray | None:
         """The newest joint positions (7,), or None before the first."""
@@ -149,11 +145,11 @@ class Agent:
             step.picture = self._observer.picture(reading)
             self._adopt(reading, step)
             self._arm()
-            if seen is not None and not self.paused:
+            if seen is not None and not self.paused and not self._resting:
                 self._ask(reading, seen)
             self._command(reading, step)
-        if self._record is not None:
-            self._record(step)
+        if self.record is not None:
+            self.record(step)
         return step
 
     def _read_status(self) -> None:
@@ -232,13 +228,14 @@ class Agent:
                 self.tally.stale_replies += chunk is not None
                 self._queue.forget()
                 continue
-            step.latency = came - sent
+            step.latency, drawn = came - sent, reply.get("robopref/candidates", 1)
             timing = reply.get("server_timing")
             inferring = timing.get("infer_ms", 0.0) if isinstance(timing, dict) else 0.0
             step.overhead = step.latency - inferring / 1000.0
             self.tally.overheads.append(step.overhead)
             if self._queue.adopt(number, chunk, self._number):
                 self.tally.adopted_ages.append(age)
+                self.tally.candidates.append(drawn if isinstance(drawn, int) else 1)
                 self._stamps = {k: v for k, v in self._stamps.items() if k > number - 1000} | {number: stamp}
                 step.adopted = chunk
 
@@ -262,22 +259,38 @@ class Agent:
         due, period = self._queue.due(self._number), 1.0 / self.settings.hz
         observed = reading.stamp if due is None else self._stamps.get(due.observed, reading.stamp)
         # The robot's clock says how old an action is: after a delay on the way here, more time went by than steps were counted.
-        if due is None or reading.stamp - observed > self._queue.horizon * period:
+        stale = due is None or reading.stamp - observed > self._queue.horizon * period
+        if self._home is not None and not self._resting and self._clock() > self._rest_ends:
+            self._home = None  # nobody answers: what is not sent becomes a hold
+        if stale and self._home is None:
             self.tally.idle += self.tally.commands > 0
             return
         if self._before is None:
             self._before = np.array(self.status.get("target", reading.q), dtype=np.float64)
+        if due is None or stale:
+            assert self._home is not None
+            way = np.clip(self._home - self._before, -_STRIDE * period, _STRIDE * period)
+            self._send(reading, step, reading.stamp, 0, self._before + way, None)
+            return
+        self._home = None
         target, width = self.space.target(due.action, self._before, period)
-        self._seq += 1
-        command = Command(
-            self._epoch, self._seq, reading.stamp, observed, due.index, self._chunk, target, width, period
-        )
-        if self.bridge.publish(self.topics.command, wire.message(command, self.topics.arm)):
-            self.tally.commands += 1
-            self.tally.ages.append(reading.age)
+        if self._send(reading, step, observed, due.index, target, width):
             self.tally.action_ages.append(reading.stamp - observed)
-            self._before = target
-            step.due, step.target, step.sent = due, target, self._seq
+            step.due = due
+
+    def _send(
+        self, reading: Reading, step: Step, observed: float, index: int, target: np.ndarray, width: float | None
+    ) -> bool:
+        """Publish joint targets (7,) as the next command."""
+        self._seq += 1
+        period = 1.0 / self.settings.hz
+        command = Command(self._epoch, self._seq, reading.stamp, observed, index, self._chunk, target, width, period)
+        if not self.bridge.publish(self.topics.command, wire.message(command, self.topics.arm)):
+            return False
+        self.tally.commands += 1
+        self.tally.ages.append(reading.age)
+        self._before, step.target, step.sent = target, target, self._seq
+        return True
 
 
 def _resumable(status: dict[str, Any]) -> bool:

@@ -43,6 +43,11 @@ def goal_of(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(_LOW, _HIGH)
 
 
+def start_of(seed: int) -> np.ndarray:
+    """The joint positions (7,) at which an episode starts: near home."""
+    return HOME + np.random.default_rng([seed, 1]).uniform(-0.1, 0.1, 7)
+
+
 class ArmReach(gymnasium.Env[np.ndarray, np.ndarray]):
     """Observation (13,), see `observe`; action (A,) in [-1, 1], see `ActionSpace`. Reward is minus the distance in metres."""
 
@@ -74,7 +79,7 @@ class ArmReach(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=None if seed is None else int(seed))
         episode = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         self._goal = goal_of(episode)
-        self._start(HOME + np.random.default_rng([episode, 1]).uniform(-0.1, 0.1, 7))
+        self._start(start_of(episode))
         self._elapsed, self._over = 0, False
         return self._observation(), {"success": False, "seed": episode}
 

@@ -19,6 +19,7 @@ KEYS = (
     "out",
     "seconds",
     "episode",
+    "replicas",
     "hz",
     "mode",
     "space",
@@ -71,4 +72,5 @@ async def _deploy(options: dict[str, str]) -> dict[str, Any]:
 async def _play(running: Session, options: dict[str, str]) -> None:
     about = {"task": "arm-reach", "env": "franka", "policy_hash": options.get("hash", "")}
     seconds = float(options.get("seconds", "inf"))
-    await running.play(seconds, float(options.get("episode", EPISODE)), about)
+    episode, replicas = float(options.get("episode", EPISODE)), int(options.get("replicas", 0))
+    await running.play(seconds, episode, about, replicas)

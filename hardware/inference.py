@@ -1,7 +1,12 @@
-"""What a policy server is asked, and how a policy answers: requests are checked at the door and answered in one batch."""
+"""What a policy server is asked, and how a policy answers: requests are checked at the door and answered in one batch.
+
+With a judge, each request gets the best of several candidate chunks, as many as its deadline leaves time for (`pace`). Candidates that
+continue a chunk all continue it, and are judged by the rows that follow those which run anyway.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +19,11 @@ from robopref.arrays import InputError
 from robopref.checkpoint import fingerprint, load
 from robopref.networks.guidance import network_name
 from robopref.networks.language import words_of
+from robopref.policies.best_of import BestOf, ImplicitReward, RewardJudge, best_rows
 from robopref.policies.real_time_chunking import RealTimeChunking, continues
-from robopref.types import Observation, PolicySpec
+from robopref.types import Chunks, Observation, PolicySpec
+
+from .pace import Pace
 
 PROTOCOL = 1
 
@@ -104,7 +112,11 @@ def _numbers(name: str, value: object) -> np.ndarray:
 
 
 class Inference:
-    """A policy that answers batches of requests; runs on one thread."""
+    """A policy that answers batches of requests; runs on one thread.
+
+    judge: scores candidate chunks, see `robopref.policies.best_of`; pace: how many are drawn. A `BestOf` brings its own judge, and draws
+    at most as many as it was made for. Raises `InputError` for several candidates without a judge.
+    """
 
     def __init__(
         self,
@@ -115,11 +127,22 @@ class Inference:
         compile: bool = False,
         mode: Literal["guidance", "prefix"] = "guidance",
         seed: int = 0,
+        judge: Any = None,
+        pace: Pace | None = None,
     ) -> None:
         if precision not in ("float32", "bf16"):
             raise InputError(f"precision: got {precision!r}, wanted float32 or bf16.")
         policy = policy.acting() if hasattr(policy, "acting") else policy
+        if isinstance(policy, BestOf) and judge is None:
+            policy, judge, pace = policy.policy, policy.judge, pace or Pace(policy.candidates)
+        self.pace = pace or Pace()
+        if self.pace.most > 1 and judge is None:
+            raise InputError(
+                f"candidates: got {self.pace.most} without a judge, wanted one that says which is best.\n"
+                "Say reference=DIR, the policy that this one was aligned against, or reward=DIR, a reward model that looks at actions."
+            )
         self.policy, self.policy_hash, self.device = policy.to(device).eval(), policy_hash, torch.device(device)
+        self.judge: Any = None if judge is None else judge.to(device).eval()
         self.chunking = RealTimeChunking(policy, mode) if continues(policy) else None
         if compile:
             name = network_name(policy)
@@ -128,6 +151,8 @@ class Inference:
             setattr(policy, name, torch.compile(getattr(policy, name)))
         self._bf16 = precision == "bf16"
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self.drawn = 1
+        """Candidates per request of the last answer."""
 
     @property
     def spec(self) -> PolicySpec:
@@ -135,14 +160,39 @@ class Inference:
         return self.policy.spec
 
     def answer(self, requests: list[Request]) -> list[np.ndarray]:
-        """One chunk (H, A) float32 per request, in one batch."""
-        observation = self._seen(requests)
+        """One chunk (H, A) float32 per request, in one batch; with a judge the best of as many as there is time for."""
+        begin = time.monotonic()
+        continuing = self._continues(requests)
+        left = min(request.deadline for request in requests) - begin
+        self.drawn = 1 if self.judge is None else self.pace.choose(len(requests), continuing, left)
+        chunks = self._best(requests, self.drawn)
+        self.pace.took(self.drawn * len(requests), continuing, time.monotonic() - begin)
+        return chunks
+
+    def _continues(self, requests: list[Request]) -> bool:
+        return self.chunking is not None and any(request.previous is not None for request in requests)
+
+    def _best(self, requests: list[Request], candidates: int) -> list[np.ndarray]:
+        """The best of `candidates` chunks for each request."""
+        rows = torch.arange(len(requests), device=self.device).repeat_interleave(candidates)
+        many = [request for request in requests for _ in range(candidates)]
+        observation = self._seen(requests)[rows]
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            if self.chunking is None or all(request.previous is None for request in requests):
-                chunks = self.policy.act(observation, self._generator)
+            if self._continues(requests):
+                assert self.chunking is not None
+                chunks = self.chunking.resume(observation, *self._continuing(many), self._generator)
             else:
-                chunks = self.chunking.resume(observation, *self._continuing(requests), self._generator)
+                chunks = self.policy.act(observation, self._generator)
+            if candidates > 1:
+                chunks = chunks[best_rows(self.judge, Chunks(observation, chunks, self._judged(many)), candidates)]
         return list(chunks.float().cpu().numpy())
+
+    def _judged(self, requests: list[Request]) -> torch.Tensor:
+        """Which rows a judge looks at, (B, H, A): the E that follow those which run while the answer is computed."""
+        begin = torch.tensor([r.delay if r.previous is not None and self.chunking else 0 for r in requests])[:, None]
+        row = torch.arange(self.spec.horizon)[None]
+        mask = (row >= begin) & (row < begin + self.spec.execute)
+        return mask[..., None].expand(-1, -1, self.spec.dims.action).float().to(self.device)
 
     def _seen(self, requests: list[Request]) -> Observation:
         state = torch.from_numpy(np.stack([request.state for request in requests])).to(self.device)
@@ -172,14 +222,38 @@ class Inference:
             sentence="go" if spec.words else "",
         )
         previous = np.zeros((spec.horizon // 2, spec.dims.action), dtype=np.float32)
-        for _ in range(rounds):
-            self.answer([first])
-            self.answer([replace(first, previous=previous, delay=min(1, len(previous)))])
+        resumed = replace(first, previous=previous, delay=min(1, len(previous)))
+        for size in self.pace.sizes:
+            for _ in range(rounds):
+                for continuing, request in ((False, first), (self.chunking is not None, resumed)):
+                    begin = time.monotonic()
+                    self._best([request], size)
+                    self.pace.learn(size, continuing, time.monotonic() - begin)
 
 
-def inference_of(folder: Path, **options: Any) -> Inference:
-    """The policy of a model folder, ready to serve. Raises `InputError` when the folder is no policy."""
+def inference_of(
+    folder: Path,
+    reference: Path | None = None,
+    reward: Path | None = None,
+    candidates: int | None = None,
+    budget: float = 0.1,
+    **options: Any,
+) -> Inference:
+    """The policy of a model folder, ready to serve.
+
+    reference: the policy it was aligned against, whose likelihood ratio judges `candidates` chunks; reward: a reward model that judges
+    them instead. budget: seconds that an answer may take. Raises `InputError` when the folder is no policy, and for both judges at once.
+    """
     policy = load(folder)
     if not hasattr(policy, "act"):
         raise InputError(f"{folder}: got no policy, wanted a folder that pretrain or align wrote.")
-    return Inference(policy, fingerprint(folder), **options)
+    if reference is not None and reward is not None:
+        raise InputError("candidates: got reference and reward, wanted one judge. Leave one out.")
+    judge: Any = None
+    if reference is not None:
+        judge = ImplicitReward(policy, load(reference))
+    elif reward is not None:
+        judge = RewardJudge(load(reward), policy.spec.execute)
+    own = policy.candidates if isinstance(policy, BestOf) and judge is None else 8 if judge is not None else 1
+    pace = Pace(own if candidates is None else candidates, budget)
+    return Inference(policy, fingerprint(folder), judge=judge, pace=pace, **options)

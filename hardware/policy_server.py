@@ -2,7 +2,7 @@
 
 An openpi client works unchanged: it gets the metadata, sends an observation (`state`, and for a policy that looks or reads `images` by
 camera and `prompt`), receives `actions`. Beyond that a request may carry `robopref/obs_id`, `robopref/deadline_ms`, `robopref/previous` (n, A) with `robopref/delay` (real-time chunking), and the reply says
-`robopref/obs_id`, `robopref/policy_hash`, `robopref/t0`. Requests that wait together run as one batch. No pickle, no traceback to
+`robopref/obs_id`, `robopref/policy_hash`, `robopref/t0`, and of how many candidates its chunk is the best, `robopref/candidates`. Requests that wait together run as one batch. No pickle, no traceback to
 the peer; loopback unless told otherwise. Over plain HTTP: `/healthz` (503 until warm) and `/metrics`.
 """
 
@@ -39,11 +39,13 @@ class Metrics:
     expired: int = 0
     refused: int = 0
     batches: int = 0
+    candidates: int = 0
+    """Chunks that were drawn, of which replies are the best."""
     seconds: list[float] = field(default_factory=list)
 
     def text(self) -> str:
         """The metrics in Prometheus' text format."""
-        names = ("requests", "replies", "superseded", "expired", "refused", "batches")
+        names = ("requests", "replies", "superseded", "expired", "refused", "batches", "candidates")
         lines = [f"robopref_{name}_total {getattr(self, name)}" for name in names]
         recent = self.seconds[-1000:] or [0.0]
         lines += [f'robopref_inference_seconds{{quantile="{q}"}} {np.quantile(recent, q):.6f}' for q in (0.5, 0.99)]
@@ -114,6 +116,7 @@ class PolicyServer:
             "horizon": spec.horizon, "execute": spec.execute, "history": spec.history,
             "observation": spec.dims.observation, "action": spec.dims.action,
             "cameras": list(spec.pictures.cameras), "size": list(spec.pictures.size), "words": spec.words,
+            "candidates": self.inference.pace.most,
         }  # fmt: skip
         try:
             await socket.send(pack(told))
@@ -150,12 +153,16 @@ class PolicyServer:
             requests = [request for request, _ in live.values()]
             chunks = await loop.run_in_executor(self._thread, self.inference.answer, requests)
             took = time.monotonic() - begin
+            drawn = self.inference.drawn
             self.metrics.batches += 1
+            self.metrics.candidates += drawn * len(requests)
             self.metrics.seconds = [*self.metrics.seconds[-999:], took]
             for (socket, (request, came)), chunk in zip(live.items(), chunks, strict=True):
-                await self._reply(socket, request, chunk, came, took)
+                await self._reply(socket, request, chunk, came, took, drawn)
 
-    async def _reply(self, socket: Any, request: Request, chunk: np.ndarray, came: float, took: float) -> None:
+    async def _reply(
+        self, socket: Any, request: Request, chunk: np.ndarray, came: float, took: float, drawn: int
+    ) -> None:
         from websockets.exceptions import ConnectionClosed
 
         timing = {"infer_ms": 1000 * took, "wait_ms": 1000 * (time.monotonic() - came - took)}
@@ -163,6 +170,7 @@ class PolicyServer:
             "robopref/obs_id": request.obs_id,
             "robopref/policy_hash": self.inference.policy_hash,
             "robopref/t0": came,
+            "robopref/candidates": drawn,
         }
         try:
             await socket.send(pack({"actions": chunk, "server_timing": timing, **told}))
@@ -172,27 +180,42 @@ class PolicyServer:
 
 
 def main(options: dict[str, str]) -> int:
-    """`robopref serve checkpoint=DIR [host= port= device= precision= compile=]`; the token comes from ROBOPREF_TOKEN."""
+    """`robopref serve checkpoint=DIR [host= port= device= precision= compile=] [reference= | reward=] [candidates= budget=]`.
+
+    The token comes from ROBOPREF_TOKEN.
+    """
     import os
 
     if "checkpoint" not in options:
         raise InputError("serve: got no checkpoint, wanted checkpoint=DIR\nsee `robopref serve --help`")
-    try:
-        port = int(options.get("port", "8000"))
-    except ValueError as error:
-        raise InputError(f"port: got {options['port']!r}, wanted a number") from error
+    port, candidates = (_number(options, key, int, default) for key, default in (("port", "8000"), ("candidates", "0")))
     inference = inference_of(
         Path(options["checkpoint"]),
+        reference=Path(options["reference"]) if "reference" in options else None,
+        reward=Path(options["reward"]) if "reward" in options else None,
+        candidates=candidates if "candidates" in options else None,
+        budget=_number(options, "budget", float, "0.1"),
         device=options.get("device", "cuda" if torch.cuda.is_available() else "cpu"),
         precision=options.get("precision", "float32"),
         compile=options.get("compile", "false") == "true",
     )
-    host = options.get("host", "127.0.0.1")
+    host, most = options.get("host", "127.0.0.1"), inference.pace.most
+    best = f", best of up to {most}" if most > 1 else ""
 
     async def run() -> None:
         async with PolicyServer(inference, host, port, os.environ.get("ROBOPREF_TOKEN")) as server:
-            print(f"policy {inference.policy_hash} on {inference.device} at {server.url}; stop with Ctrl-C", flush=True)
+            print(
+                f"policy {inference.policy_hash} on {inference.device} at {server.url}{best}; stop with Ctrl-C",
+                flush=True,
+            )
             await server.work()
 
     asyncio.run(run())
     return 0
+
+
+def _number(options: dict[str, str], key: str, kind: type, default: str) -> Any:
+    try:
+        return kind(options.get(key, default))
+    except ValueError as error:
+        raise InputError(f"{key}: got {options[key]!r}, wanted a number") from error

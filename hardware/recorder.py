@@ -65,6 +65,12 @@ class Recorder:
             self._open = False
             self._put({"row": "end", "success": bool(success), **about})
 
+    def drop(self) -> None:
+        """Forget the open episode: nothing ran in it."""
+        if self._open:
+            self._open = False
+            self._put({"row": "drop"})
+
     def close(self) -> None:
         """Write what waits and stop."""
         self.end(False)
@@ -88,6 +94,11 @@ class Recorder:
                     file = path.open("wb")
                 if file is None:
                     self.dropped += 1
+                    continue
+                if row["row"] == "drop":
+                    file.close()
+                    path.unlink()
+                    file = None
                     continue
                 data = pack(row)
                 file.write(len(data).to_bytes(4, "little") + data)
@@ -114,7 +125,7 @@ def _row(step: Step) -> dict[str, Any]:
         "why": list(status.get("why", [])), "reasons": int(status.get("reasons", 0)), "epoch": status.get("epoch", -1),
         "acknowledged": status.get("seq", -1), "mode": status.get("mode", -1), "gripper": float(status.get("gripper", 0.0)),
         "executed": np.asarray(status.get("target", reading.q), dtype=np.float64), "sent": step.sent,
-        "lateness": step.lateness, "latency": step.latency,
+        "lateness": step.lateness, "latency": step.latency, "reward": step.reward, "success": step.success,
     }  # fmt: skip
     if due is not None and step.target is not None:
         row |= {"action": due.action, "target": step.target, "observed": due.observed, "index": due.index}
@@ -142,26 +153,33 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def trajectory(path: Path) -> Trajectory | None:
-    """The trajectory of a finished episode, or None if the arm never ran in it."""
+    """The trajectory of a finished episode, or None if the arm ran no action in it, or only while it was held."""
     rows = list(read(path))
     about, end = rows[0], rows[-1]
     steps = [row for row in rows if row["row"] == "step"]
     ran = [row for row in steps if "action" in row]
-    if not ran:
+    if all(row["state"] in _MASKED for row in ran):
         return None
-    width, steps = len(ran[0]["action"]), steps[steps.index(ran[0]) : steps.index(ran[-1]) + 1]
+    width, steps = len(ran[0]["action"]), steps[_first(steps, ran[0]) : steps.index(ran[-1]) + 1]
     action = np.stack([row.get("action", np.zeros(width)) for row in steps]).astype(np.float32)
     masked = np.array([row["state"] in _MASKED or "action" not in row for row in steps])
-    success = np.zeros(len(steps), dtype=bool)
-    success[-1] = bool(end.get("success", False))
+    success = np.array([bool(row.get("success", False)) for row in steps])
+    success[-1] |= bool(end.get("success", False)) and not success.any()
+    reward = np.array([row.get("reward", 0.0) for row in steps], dtype=np.float32)
     chunk, executed = _chunks(steps, width, masked)
     pictures = _pictures(steps)
     return Trajectory(
         np.stack([np.asarray(row["observation"])[-1] for row in steps]).astype(np.float32), action,
-        success.astype(np.float32), success, str(about.get("task", "arm")), int(about.get("seed", -1)),
+        reward if reward.any() else success.astype(np.float32), success, str(about.get("task", "arm")), int(about.get("seed", -1)),
         str(about.get("policy_hash", "")), str(about.get("env", "arm")), None, chunk, executed,
         {"camera": pictures} if pictures is not None else {}, _extra(steps, masked),
     )  # fmt: skip
+
+
+def _first(steps: Sequence[dict[str, Any]], ran: dict[str, Any]) -> int:
+    """Where an episode begins: at the observation behind its first action, which waited for the answer meanwhile."""
+    place = {row["number"]: at for at, row in enumerate(steps)}
+    return place.get(ran["observed"], steps.index(ran))
 
 
 def _chunks(steps: Sequence[dict[str, Any]], width: int, masked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,11 +189,14 @@ def _chunks(steps: Sequence[dict[str, Any]], width: int, masked: np.ndarray) -> 
     executed = np.zeros((len(steps), horizon), dtype=bool)
     place = {row["number"]: at for at, row in enumerate(steps)}
     for at, row in enumerate(steps):
-        if "action" not in row or masked[at] or row["observed"] not in place or row["index"] >= horizon:
+        if "action" not in row or row["observed"] not in place or row["index"] >= horizon:
             continue
         start = place[row["observed"]]
-        chunk[start, row["index"]] = row["action"]
-        executed[start, row["index"]] = True
+        if "chunk" in row:  # the whole prediction: a policy's likelihood is of a chunk, also of the rows that never ran
+            chunk[start, : len(row["chunk"])] = row["chunk"]
+        if not masked[at]:
+            chunk[start, row["index"]] = row["action"]
+            executed[start, row["index"]] = True
     return chunk, executed
 
 

@@ -165,7 +165,8 @@ def _annotate(words: list[str]) -> int:
 
 
 def _serve(words: list[str]) -> int:
-    _, options = _split("serve", words, known=("checkpoint", "host", "port", "device", "precision", "compile"))
+    known = ("checkpoint", "host", "port", "device", "precision", "compile")
+    _, options = _split("serve", words, (*known, "reference", "reward", "candidates", "budget"))
     # The robot's package is an edge: nothing here imports it, it is entered by name.
     return int(import_module("robopref.hardware.policy_server").main(options))
 

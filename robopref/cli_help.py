@@ -101,7 +101,9 @@ VERBS: dict[str, Verb] = {
         "a policy on this machine (GPU if there is one) for robots elsewhere",
         "checkpoint=DIR [host=H] [port=N] [device=cpu|cuda] [precision=float32|bf16] [compile=true]",
         "Websocket and msgpack, openpi's wire protocol; /healthz and /metrics over HTTP. Loopback unless host= is given,\n"
-        "and then the environment variable ROBOPREF_TOKEN must hold the token that clients show.\n\n"
+        "and then the environment variable ROBOPREF_TOKEN must hold the token that clients show.\n"
+        "reference=DIR (the policy it was aligned against) or reward=DIR (a reward model that looks at actions): every reply is the best\n"
+        "of candidates=8 chunks by that judge, or of fewer where budget=0.1 seconds, the deadline or a busy machine leaves no time.\n\n"
         "  robopref serve checkpoint=runs/drawer/arms/aligned/policy port=8000",
         hydra=False,
     ),
@@ -110,8 +112,10 @@ VERBS: dict[str, Verb] = {
         "bridge=ws://HOST:PORT policy=ws://HOST:PORT [out=DIR] [seconds=N] | --demo",
         "keys: hz=15 mode=real_time|ensemble|asynchronous|synchronous space=joint_delta|joint_absolute|joint_velocity|ee_delta\n"
         "      scale=0.05 episode=8 dialect=ros2|ros1 hash=FINGERPRINT (take chunks of this policy only) sentence='...'\n"
+        "      replicas=3 (as many episodes from each reset: the arm drives to its start before each, and they compare better)\n"
         "The guard runs on the robot's side: python -m robopref.hardware.ros_node --address ARM. See docs/hardware.md.\n"
-        "Leaves OUT/dataset, which `robopref annotate` opens.\n\n"
+        "Leaves OUT/dataset, which `robopref annotate` opens and `robopref align` takes (dataset=OUT/dataset checkpoint=DIR).\n"
+        "All of it at once, rollouts on the arm, answers, alignment, deployment: robopref run experiment=robot_in_the_loop.\n\n"
         "  robopref deploy --demo                 everything on this machine: simulator, bridge, server, agent, three faults",
         hydra=False,
     ),

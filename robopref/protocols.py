@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -149,3 +150,14 @@ class Environment(Protocol):
 
     def close(self) -> None:
         """Free the renderer, if one was made."""
+
+
+class Arm(Protocol):
+    """Plays a policy's episodes in a world that does not wait: an arm behind its guard, entered by `arm._target_`."""
+
+    def play(self, policy: Path, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
+        """Play one episode of a policy folder per reset seed (a repeated one is a further episode from there).
+
+        Leaves `folder`/store, a trajectory store with one episode for each seed in their order, and returns how it went. Raises
+        `InputError` where an episode cannot be played.
+        """

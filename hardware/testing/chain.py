@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +34,9 @@ class Chain:
         checkpoint: Path | None,
         speed: float = 0.3,
         journal: bool = False,
+        server: Sequence[str] = (),
     ) -> None:
+        """server: further words for `robopref serve`."""
         self.bridge_port, self.policy_port = processes.free_port(), processes.free_port()
         words = ["--address", "127.0.0.1", "--realtime", "ignore", "--speed", str(speed)]
         words += ["--journal", str(folder / "journal.jsonl")] if journal else []
@@ -43,7 +46,7 @@ class Chain:
         self.node = processes.ros_program(environments, folder, "robopref.hardware.ros_node", *words)
         self.server: processes.Process | None = None
         if checkpoint is not None:
-            told = [f"checkpoint={checkpoint}", f"port={self.policy_port}", "device=cpu"]
+            told = [f"checkpoint={checkpoint}", f"port={self.policy_port}", *(server or ("device=cpu",))]
             self.server = processes.own_program(folder, "robopref.cli", "serve", *told)
         self._open = contextlib.ExitStack()
 

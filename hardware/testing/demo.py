@@ -80,9 +80,9 @@ def verdict(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _aligned(out: Path) -> Path:
-    """A policy aligned in simulation by the experiment `robot_in_the_loop`, made on the first call."""
+    """A policy aligned in one process by the experiment `robot_in_the_loop`, made on the first call."""
     run = out / "aligned"
-    command = [sys.executable, "-m", "robopref.cli", "run", "experiment=robot_in_the_loop", f"out={run}"]
+    command = [sys.executable, "-m", "robopref.cli", "run", "experiment=robot_in_the_loop", "arm=null", f"out={run}"]
     print("aligning a policy in simulation (once):", " ".join(command[3:]), flush=True)
     done = subprocess.run(command, check=False)
     if done.returncode != 0:

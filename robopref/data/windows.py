@@ -14,26 +14,35 @@ from robopref.arrays import InputError, Trajectory, check_shape
 from robopref.pictures import Frames
 from robopref.types import Chunks, Observation, PolicySpec, PreferenceBatch, Segments
 
+MASKED = "safety.masked"
+"""Feature of a recorded episode, 1 where the arm was held or stopped: what was meant to run then did not."""
+
+
+def live_steps(trajectory: Trajectory) -> np.ndarray:
+    """Steps (T,) bool in which the policy's actions ran: all of them unless the episode says otherwise."""
+    masked = trajectory.extra.get(MASKED)
+    return np.ones(len(trajectory), dtype=bool) if masked is None else masked[:, 0] == 0
+
 
 def segments(trajectories: Sequence[Trajectory], stride: int = 1, cameras: Sequence[str] = ()) -> Segments:
     """Whole trajectories as padded segments, every `stride`-th step: (B, T', D), (B, T', A), (B, T'), and pictures by `cameras`.
 
-    Raises `InputError` for no trajectory, unequal widths, and one without the pictures.
+    Steps in which a recorded arm was held are masked like padding. Raises `InputError` for no trajectory, unequal widths, and one without the pictures.
     """
     if not trajectories:
         raise InputError("segments: got no trajectory, wanted at least 1.")
-    parts = [(t.observation[::stride], t.action[::stride]) for t in trajectories]
-    widths = {(o.shape[1], a.shape[1]) for o, a in parts}
+    parts = [(t.observation[::stride], t.action[::stride], live_steps(t)[::stride]) for t in trajectories]
+    widths = {(o.shape[1], a.shape[1]) for o, a, _ in parts}
     if len(widths) > 1:
         raise InputError(
             f"segments: got (observation, action) widths {sorted(widths)}, wanted one. Split the data by task."
         )
-    longest = max(len(o) for o, _ in parts)
+    longest = max(len(o) for o, _, _ in parts)
     observation = np.zeros((len(parts), longest, parts[0][0].shape[1]), dtype=np.float32)
     action = np.zeros((len(parts), longest, parts[0][1].shape[1]), dtype=np.float32)
     mask = np.zeros((len(parts), longest), dtype=np.float32)
-    for row, (seen, done) in enumerate(parts):
-        observation[row, : len(seen)], action[row, : len(seen)], mask[row, : len(seen)] = seen, done, 1
+    for row, (seen, done, live) in enumerate(parts):
+        observation[row, : len(seen)], action[row, : len(seen)], mask[row, : len(seen)] = seen, done, live
     images = {camera: _filmed(trajectories, camera, stride, longest) for camera in cameras}
     return Segments(torch.from_numpy(observation), torch.from_numpy(action), torch.from_numpy(mask), images)
 
@@ -82,15 +91,17 @@ def chunk_rows(
     """History (C, K, D), action (C, H, A), mask (C, H) and steps of the history (C, K) of a trajectory's chunks.
 
     Where a policy acted: its own predicted chunks with their executed mask. Otherwise windows of the executed actions starting at
-    every `every`-th step, the part beyond the episode's end masked.
+    every `every`-th step, the part beyond the episode's end masked, and that from the next step on in which a recorded arm was held.
     """
     if trajectory.chunk is not None and trajectory.executed is not None:
         at = np.flatnonzero(trajectory.executed.any(axis=1))
         action, mask = trajectory.chunk[at], trajectory.executed[at]
     else:
+        live = live_steps(trajectory)
         at = np.arange(0, len(trajectory), every)
+        at = at[live[at]]
         index = at[:, None] + np.arange(spec.horizon)[None]  # (C, H)
-        mask = index < len(trajectory)
+        mask = (index < len(trajectory)) & np.logical_and.accumulate(live[np.minimum(index, len(live) - 1)], axis=1)
         action = trajectory.action[np.minimum(index, len(trajectory) - 1)]
     steps = history_steps(at, spec.history)
     return trajectory.observation[steps], action, mask, steps

@@ -117,6 +117,16 @@ class Weighed(nn.Module):
         return weighed(each.unflatten(1, (-1, self.candidates)), self.weights).flatten()
 
 
+@torch.no_grad()
+def best_rows(judge: nn.Module, chunks: Chunks, candidates: int) -> Tensor:
+    """Row (B,) of the chunk that a judge scores highest among each `candidates` neighbours of chunks (B N,), and the first of equals."""
+    if isinstance(judge, Weighed):
+        judge.candidates = candidates  # it scales its judges among as many
+    value = judge(chunks).view(-1, candidates)
+    first = torch.arange(len(value), device=value.device) * candidates
+    return first + value.argmax(dim=1)
+
+
 class BestOf(nn.Module):
     """A policy that draws `candidates` chunks and runs the one its judge scores highest; with one candidate it is the policy itself."""
 
@@ -152,11 +162,10 @@ class BestOf(nn.Module):
         # A row's candidates come from its own generator, one after the other.
         given = generator if isinstance(generator, torch.Generator) else [generator[int(row)] for row in rows]
         action = self.policy.act(many, given)  # (B N, H, A)
-        best = torch.arange(len(observation), device=action.device) * self.candidates
+        best = torch.arange(len(observation), device=action.device)
         if self.candidates > 1:
             mask = torch.zeros_like(action)
             mask[:, : self.spec.execute] = 1
-            value = self.judge(Chunks(many, action, mask)).view(-1, self.candidates)
-            best = best + value.argmax(dim=1)
+            best = best_rows(self.judge, Chunks(many, action, mask), self.candidates)
         self.calls, self.seconds = self.calls + 1, self.seconds + time.perf_counter() - begin
         return action[best]

@@ -26,6 +26,7 @@ from robopref.stages.collect import collect_policy
 from robopref.stages.evidence import SCORES, asked, evidence
 from robopref.stages.gate import compare
 from robopref.stages.label import ask, grade
+from robopref.stages.on_arm import is_on_arm, play, recorded
 from robopref.stages.origin import provenance
 from robopref.stages.people import answered_dataset, are_people, ask_people
 from robopref.stages.ranking import Ranking
@@ -69,8 +70,12 @@ def gather_round(config: Config, policy: Path, place: Path, number: int, workers
     rounds = config["rounds"]
 
     def collect(partial: Path) -> dict[str, Any]:
+        if number == 0 and config["dataset"]:
+            return recorded(Path(config["dataset"]), policy, partial)
         begin = rounds["first_reset"] + 10_000 * config["seed"] + (0 if rounds["same_resets"] else 1000 * number)
         seeds = [begin + i for i in range(rounds["resets"]) for _ in range(rounds["replicas"])]
+        if is_on_arm(config):
+            return play(config, policy, seeds, partial)
         collect_policy(
             policy, config["env"], seeds, config["seed"], partial / "store", workers, config["record_expert"],
             config["record_sim_state"], tuple(config["cameras"]), config["record_log_prob"],

@@ -11,6 +11,7 @@ from robopref import statistics
 from robopref.arrays import Trajectory
 from robopref.data.files import write_json
 from robopref.stages.environments import roll
+from robopref.stages.on_arm import is_on_arm, played
 from robopref.stages.units import unit
 
 Config = dict[str, Any]
@@ -26,7 +27,10 @@ def outcomes(trajectories: list[Trajectory]) -> dict[str, list[float]]:
 
 
 def evaluate(config: Config, policies: dict[str, str], folder: Path, workers: int) -> dict[str, Any]:
-    """Run every policy on the evaluation resets and write `outcomes.json`; returns its content."""
+    """Run every policy on the evaluation resets and write `outcomes.json`; returns its content.
+
+    On an arm each policy's episodes are kept in `played` beside the folder.
+    """
     settings = config["evaluation"]
     begin = settings["first_reset"] + 1000 * config["seed"]
     seeds = list(range(begin, begin + settings["episodes"]))
@@ -34,7 +38,11 @@ def evaluate(config: Config, policies: dict[str, str], folder: Path, workers: in
     def make(partial: Path) -> dict[str, Any]:
         table: dict[str, Any] = {"seeds": seeds, "success": {}, "return": {}, "length": {}}
         for name, policy in policies.items():
-            for key, values in outcomes(roll(Path(policy), config["env"], seeds, config["seed"], workers)).items():
+            if is_on_arm(config):
+                found = played(config, Path(policy), seeds, folder.parent / "played" / name)
+            else:
+                found = roll(Path(policy), config["env"], seeds, config["seed"], workers)
+            for key, values in outcomes(found).items():
                 table[key][name] = values
         write_json(partial / "outcomes.json", table)
         return table

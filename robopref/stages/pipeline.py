@@ -25,6 +25,7 @@ from robopref.stages.evidence import asked
 from robopref.stages.folders import claim
 from robopref.stages.gate import judge, judged, resets
 from robopref.stages.label import name_of
+from robopref.stages.on_arm import PLAYED, how_it_went, is_on_arm
 from robopref.stages.parallel import spread
 from robopref.stages.pictures import pictures_of, settings_of
 from robopref.stages.pretrain import find_base
@@ -36,7 +37,7 @@ FOLDERS = {
     "collect": ("demonstrations",),
     "pretrain": ("base",),
     "align": ("rounds", "arms", "judged"),
-    "evaluate": ("evaluation", "metrics.json", "log.jsonl"),
+    "evaluate": ("played", "evaluation", "metrics.json", "log.jsonl"),
     "report": ("videos", "strips", "report.html", "pairs.json"),
 }
 """What each stage of a run writes. `stages=[...]` removes these and all that was made from them, and makes its own anew."""
@@ -166,7 +167,7 @@ def measure(config: Config, out: Path, command: str) -> None:
         "episodes_judged": judged([out / "judged", *out.glob("arms/aligned/round-*/judged")]),
         "labeler": name_of(instantiate(config["labeler"]), config["labeler_name"]),
         "policies": policies, "tests": tests, "base_level": base["level"], "base_search": _timeless(base["search"]),
-        "guard": _timeless(arms["guard"]), "choice": arms.get("choice", {}),
+        "guard": _timeless(arms["guard"]), "choice": arms.get("choice", {}), "arm": how_it_went(out),
         "notes": notes(config, policies, tests, base["search"]), "seconds": seconds(out), "command": command,
     }  # fmt: skip
     write_log(out)
@@ -182,7 +183,7 @@ def notes(
     config: Config, policies: dict[str, Any], tests: list[dict[str, Any]], search: list[dict[str, Any]]
 ) -> list[str]:
     """What a reader must know first."""
-    said = []
+    said = [PLAYED] if is_on_arm(config) else []
     if config["rank_by"] == "scores":
         said.append(
             "The labeler scored every rollout (one label each); a score may look at success, which people would have to say."

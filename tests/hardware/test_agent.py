@@ -9,7 +9,7 @@ import pytest
 import torch
 from robopref.hardware.action_spaces import ActionSpace
 from robopref.hardware.agent import Agent, AgentSettings
-from robopref.hardware.arm_reach import goal_of, observe
+from robopref.hardware.arm_reach import HOME, goal_of, observe
 from robopref.hardware.guard import Settings
 from robopref.hardware.inference import Inference
 from robopref.hardware.policy_client import PolicyClient, chunk_of
@@ -92,6 +92,37 @@ def test_the_agent_arms_moves_and_records_what_a_labeller_opens(tmp_path):
     ran = first.extra["safety.masked"][:, 0] == 0
     assert 0 < first.executed.sum() <= ran.sum(), "what ran while held is not marked executed"
     assert (tmp_path / "store/meta/preferences/candidates.json").exists()
+
+
+def test_the_arm_drives_home_by_command_and_its_episode_begins_with_the_first_chunk(tmp_path):
+    recorder, home = Recorder(tmp_path), HOME + 0.2
+
+    async def run():
+        async with chain(recorder) as (agent, node, _server, _policies):
+            await until(lambda: node.guard.state is State.RUNNING)
+            for number in range(2):
+                agent.go_home(home)
+                await until(lambda: np.abs(node.guard.motion.q - home).max() < 0.01)
+                chunks = len(agent.tally.adopted_ages)
+                await asyncio.sleep(0.4)
+                assert len(agent.tally.adopted_ages) <= chunks + 1, "nobody asks the policy meanwhile"
+                assert node.guard.state is State.RUNNING and np.abs(node.guard.motion.q - home).max() < 0.01
+                recorder.begin(task="arm-reach", seed=number)
+                agent.go_on()
+                before = len(agent.tally.adopted_ages)
+                await until(lambda before=before: len(agent.tally.adopted_ages) > before + 3)
+                recorder.end(False)
+
+    asyncio.run(run())
+    recorder.close()
+    for path in sorted(tmp_path.glob(f"*{FINISHED}")):
+        one = trajectory(path)
+        asked = np.flatnonzero(one.executed.any(axis=1))
+        assert asked[0] == 0, "what was seen before the first action belongs to its chunk"
+        assert np.abs(one.observation[0, :7] - home).max() < 0.02
+        assert (np.abs(one.chunk[asked]).min(axis=2) > 0).all(), "the whole prediction is kept, also what never ran"
+        ran = one.executed.any(axis=1).sum(), one.executed.sum()
+        assert ran[1] == (one.extra["safety.masked"][:, 0] == 0).sum(), "every action that ran belongs to one chunk"
 
 
 def test_a_lost_policy_server_ends_in_a_hold_and_the_chain_goes_on_when_it_is_back():
