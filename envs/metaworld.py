@@ -18,6 +18,7 @@ from gymnasium.spaces import Box
 from robopref.arrays import InputError
 
 from .metaworld_fast import LeanStep, lean_class, lean_policy
+from .metaworld_starts import Starts
 from .metaworld_state import Pristine, StateCodec, model_fields, moved_rows
 from .metaworld_tasks import canonical
 from .rendering import Mark, Pictures, Rod, check_cameras, settings, shared
@@ -27,6 +28,8 @@ LONGEST = 500
 """Meta-World's own limit of steps per episode."""
 OBJECT_BOUND = 10.0
 """Metres. Meta-World leaves object positions unbounded; a finite box holds everything within reach of the table."""
+_STARTS = Starts()
+"""Start states of this process: replicas of a reset, and every policy judged on the same resets, begin in the same one."""
 _FRAME = 18
 _GOAL = slice(36, 39)
 
@@ -81,7 +84,7 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         """
         super().reset(seed=None if seed is None else int(seed))
         episode = int(self.np_random.integers(2**31)) if seed is None else int(seed)
-        self._start(episode)
+        self._start_from(episode)
         info = self._with_images({"success": False, "seed": episode})
         return self._frame.astype(np.float32), info
 
@@ -143,6 +146,14 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
     def close(self) -> None:
         """Let go of the GL context, if a picture was ever taken; the last environment of a task frees it."""
         self._pictures = None
+
+    def _start_from(self, seed: int) -> None:
+        kept = _STARTS.get(self.task, seed)
+        if kept is not None:
+            self.set_state(kept)
+            return
+        self._start(seed)
+        _STARTS.put(self.task, seed, self.get_state())
 
     def _start(self, seed: int) -> None:
         """Meta-World's own start state of `seed`: drawn by one `reset`, then settled by another with the draw frozen.

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from metaworld.utils import reward_utils
 from robopref.benchmarks.stepping import plain
+from robopref.envs import metaworld
 from robopref.envs import metaworld_rewards as rewards
 from robopref.envs.metaworld import MetaWorld
+from robopref.envs.metaworld_starts import Starts
 from robopref.envs.metaworld_tasks import TASKS, canonical
 from scipy.spatial.transform import Rotation
 
@@ -36,6 +38,12 @@ class Worlds:
 @pytest.fixture(scope="module", params=[pytest.param(t, marks=() if t in QUICK else pytest.mark.slow) for t in TASKS])
 def worlds(request):
     return Worlds(request.param)
+
+
+@pytest.fixture(autouse=True)
+def starts(monkeypatch):
+    """Room for no start state, so that resets are compared with resets."""
+    monkeypatch.setattr(metaworld, "_STARTS", Starts(room=0))
 
 
 def acting(env, observation, number, draw):
@@ -66,6 +74,30 @@ def test_same_seed_same_episode_and_another_seed_another(worlds):
     np.testing.assert_array_equal(worlds.used.get_state(), worlds.fresh.get_state())
     other, _ = worlds.used.reset(seed=SEED + 1)
     assert not np.array_equal(first, other)
+
+
+def test_a_kept_start_goes_on_bit_for_bit_like_a_made_one(worlds, monkeypatch):
+    made, _ = worlds.fresh.reset(seed=SEED)
+    wanted = [worlds.fresh.step(action) for action in worlds.actions[:40]]
+    monkeypatch.setattr(metaworld, "_STARTS", kept := Starts(room=1))
+    MetaWorld(worlds.used.task).reset(seed=SEED)
+    monkeypatch.setattr(worlds.used, "_start", None)  # it must not be asked
+    observation, info = worlds.used.reset(seed=SEED)
+    np.testing.assert_array_equal(observation, made)
+    assert len(kept) == 1 and info == {"success": False, "seed": SEED}
+    for action, (frame, reward, *_, told) in zip(worlds.actions[:40], wanted, strict=True):
+        observation, got, *_, info = worlds.used.step(action)
+        np.testing.assert_array_equal(observation, frame)
+        assert got == reward and info == told
+
+
+def test_kept_starts_make_room_for_the_latest():
+    kept, state = Starts(room=2), np.zeros(1)
+    for seed in (1, 2):
+        kept.put("reach-v3", seed, state)
+    assert kept.get("reach-v3", 1) is state and kept.get("door-open-v3", 1) is None
+    kept.put("reach-v3", 3, state)
+    assert [kept.get("reach-v3", seed) is state for seed in (1, 2, 3)] == [True, False, True]
 
 
 def test_a_state_restored_in_another_instance_replays_200_steps(worlds):
