@@ -1,7 +1,7 @@
 // The clips of one question on one clock. Corrects rarely and hard: all clips are paused, sought and started together.
 const FREEZE = 250, PATIENCE = 250, REST = 1000, READY = 10000; // milliseconds
 const FAR = 2; // frames apart that are corrected without patience
-const CRAWL = 0.0625, HOLD = 1000; // speed until every clip runs, and how many milliseconds that may take
+const CRAWL = 0.0625, HOLD = 1000; // speed of a clip that waits for another to begin, and how many milliseconds that may take
 
 function playable(files) {
   const probe = document.createElement("video");
@@ -98,18 +98,19 @@ export class Player {
     this.playing = true; this.late = 0; this.frozen = 0; this.turn += 1;
     this.held = []; this.since = performance.now();
     for (const { video, frames } of this.tracks) {
-      video.playbackRate = CRAWL;
+      video.playbackRate = this.rate;
       if (fresh && video.currentTime !== 0) video.currentTime = 0;
       // play() on a clip that has ended would begin it anew
       if (fresh || frame < frames - 1) { this.held.push({ video, from: video.currentTime }); video.play()?.catch?.(() => {}); }
     }
   }
 
-  // On a machine that is short of time one play() takes effect long after another: all crawl until all clocks run, then run at speed.
+  // On a machine that is short of time one play() takes effect long after another: who is a frame ahead of a clip that has not begun crawls.
+  // Not before: a browser needs some pictures to get used to another speed, and paints wrong ones meanwhile.
   release(now) {
-    if (now - this.since < HOLD && !this.held.every(({ video, from }) => video.ended || video.currentTime > from)) return;
-    this.held = [];
-    this.setRate(this.rate);
+    const late = this.held.some(({ video, from }) => !video.ended && video.currentTime <= from);
+    if (!late || now - this.since >= HOLD) { this.held = []; this.setRate(this.rate); return; }
+    for (const { video, from } of this.held) if ((video.currentTime - from) * this.fps >= 1) video.playbackRate = CRAWL;
   }
 
   async play() {
