@@ -14,6 +14,8 @@ from asked import event, undo
 from robopref.benchmarks.labelling.server import Client, Server, dataset, serving
 
 from robopref.labelers.people import Answers
+from robopref.labelling import serve
+from robopref.labelling.options import parse
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -350,3 +352,10 @@ def test_a_port_in_use_is_told(root, server):
     ]
     asked = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert asked.returncode == 2 and "cannot be used" in asked.stderr
+
+
+def test_parts_of_a_reply_do_not_wait_for_each_other(root):
+    with serve._bind(parse([str(root), "--port", "0"])) as bound:
+        assert (
+            bound.proto == socket.IPPROTO_TCP
+        )  # asyncio switches Nagle's algorithm off for sockets that name it, and for no others

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from robopref.labelers.people import Answers
+from robopref.labelling.project import AHEAD
 
 from .rows import at_least, at_most
 from .server import Client, Server, answer, dataset, serving
@@ -43,7 +44,7 @@ def _crowd(people: int, seconds: float) -> dict[str, Any]:
             "strategy=random",
         ) as server:
             clients = [server.client(n) for n in names]
-            _clips_made(clients[0], wanted // 2 + 2 * people)  # what is answered, and what all hold
+            _clips_made(clients[0], min(wanted // 2, AHEAD))  # the server makes no more before somebody answers
             found = asyncio.run(_all(server, clients, seconds))
         answers = Answers(root)
         counted = [(e["item"], e["slot"]) for e in answers.current()]

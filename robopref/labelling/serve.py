@@ -95,7 +95,8 @@ def _bind(options: Options) -> socket.socket:
         if path and not Path(path).is_file():
             raise InputError(f"annotate: got no file {path}, wanted a certificate and its key.")
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sends every part of a reply at once; without it, an answer waits 40 ms for an acknowledgement.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((options.host, options.port))
