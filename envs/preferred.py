@@ -1,6 +1,6 @@
 """A manipulation task with a preference that one can see: success alone does not say how good an episode was.
 
-The mark (see `visible_preferences`) is drawn into the picture and touches nothing. The reward of a step is how close hand or object is to
+The mark (see `visible_preferences`) is drawn into the picture and pushes nothing. The reward of a step is how close hand or object is to
 the goal, less what breaks the preference: an episode's return is the hidden preference score, for teachers and evaluation only.
 An action is held for `repeat` steps of the simulator, so that an episode is as many pictures as it has steps.
 """
@@ -99,6 +99,7 @@ class Preferred(gymnasium.Env[np.ndarray, np.ndarray]):
             success = success or bool(info["success"])
             hand, moved, goal = self._base.places(self._seen)
             self._record = self._preference.record(hand, self._mark, self._record)
+            self._mark = self._preference.moved(hand, self._mark, self._record)
             faults.append(self._preference.fault(hand, self._mark, self._record))
         closeness = 1 - min(1.0, float(np.linalg.norm(goal - moved)) / self._way)
         reward = closeness - self._preference.weight * float(np.mean(faults))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from robopref.envs.metaworld import MetaWorld
 from robopref.envs.metaworld_preferred import metaworld_preferred
-from robopref.envs.visible_preferences import Avoid, Order
+from robopref.envs.visible_preferences import Avoid, Order, Together
 
 from robopref.arrays import InputError
 
@@ -19,7 +19,7 @@ def played(env, care, seed=0):
     return total, succeeded, seen
 
 
-@pytest.mark.parametrize("preference", ["avoid", "order"])
+@pytest.mark.parametrize("preference", ["avoid", "order", "together"])
 def test_success_alone_does_not_tell_a_careful_episode_from_a_careless_one(preference):
     env = metaworld_preferred("reach", preference)
     careful, careless = ([played(env, care, seed) for seed in range(3)] for care in (1.0, 0.0))
@@ -36,6 +36,35 @@ def test_a_zone_costs_more_the_deeper_and_a_place_less_the_nearer():
     assert zone.record(at[3], mark, 0.4) == 0.4 and zone.record(at[0], mark, 0.4) == 1
     assert place.record(at[0], mark, 1.0) == 0 and place.record(at[3], mark, 0.0) == 0
     assert place.record(at[2], mark, 1.0) == pytest.approx((zone.radius - place.near) / (place.aside - place.near))
+
+
+def test_a_puck_stays_until_it_is_touched_and_is_then_pulled_and_never_pushed():
+    puck, mark = Together(), np.zeros(2)
+    at = [np.array([x, 0.0, 0.2]) for x in (puck.aside, 0.1, puck.lead, 0.02, 0.3)]
+    record = puck.begin
+    for hand in at[:2]:
+        record = puck.record(hand, mark, record)
+        assert np.array_equal(puck.moved(hand, mark, record), mark)
+    assert puck.fault(at[0], mark, record) == 1 and 0 < puck.fault(at[1], mark, record) == record < 1
+    record = puck.record(at[2], mark, record)
+    assert record == 0 and np.array_equal(puck.moved(at[3], mark, record), mark), "a slack lead pulls nothing"
+    mark = puck.moved(at[4], mark, record)
+    np.testing.assert_allclose(mark, [0.3 - puck.lead, 0.0])
+    assert puck.record(at[0], mark, record) == 0 and puck.fault(at[4], mark, record) == 0
+
+
+def test_a_careful_hand_brings_the_puck_to_the_goal_and_a_saved_state_keeps_it():
+    env = metaworld_preferred("reach", "together")
+    for care, apart in ((1.0, True), (0.0, False)):
+        seen = played(env, care)[2]
+        assert (np.hypot(*(seen[39:41] - seen[36:38])) < 0.1) == apart
+    env.reset(seed=1, options={"care": 1.0})
+    for _ in range(20):
+        seen = env.step(env.expert(env._observation()))[0]
+    other = metaworld_preferred("reach", "together")
+    np.testing.assert_array_equal(other.set_state(env.get_state()), seen)
+    action = env.expert(seen)
+    np.testing.assert_array_equal(env.step(action)[0], other.step(action)[0])
 
 
 @pytest.mark.gl
