@@ -6,6 +6,7 @@ of sums, nothing else.
 
 from __future__ import annotations
 
+import os
 from typing import TypeVar
 
 import torch
@@ -15,8 +16,12 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def accelerator() -> torch.device:
-    """The first GPU that this process may use, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The first GPU that this process may use (where several train together, its own), else the CPU."""
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 def placed(model: Model) -> Model:

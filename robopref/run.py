@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from robopref import ranges
 from robopref.arrays import InputError
 
 PIPELINES = ("run", "quickstart")
+SHARED = ("pretrain", "align")
+"""Verbs that several processes of a launcher do together (see `processes`)."""
 
 
 def main(verb: str, overrides: list[str], multirun: bool = False) -> None:
@@ -132,10 +135,16 @@ def combinations(overrides: list[str]) -> list[list[str]]:
 
 
 def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
+    from robopref import processes
     from robopref.stages import human_labels, label_models, label_noise, pearl, pipeline, rapl, single, vla
     from robopref.stages.parallel import single_thread
 
     single_thread()
+    if processes.count() > 1 and verb not in SHARED:
+        raise InputError(
+            f"{verb}: got {processes.count()} processes by a launcher, wanted one: it also simulates, and several would do the same twice.\n"
+            f"Launch {' or '.join(SHARED)}; here, use workers=N."
+        )
     out = config["out"] or f"runs/{config['experiment'] or verb}/{config['task']}-seed{config['seed']}"
     config["out"] = str(out)
     command = config["command"] = " ".join(["robopref", verb, *overrides])
@@ -148,4 +157,8 @@ def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
         return
     config["given"] = [o.split("=", 1)[0].lstrip("+") for o in overrides if "=" in o]
     stage: Callable[[dict[str, Any], Path], str] = getattr(single, verb)
-    print(stage(config, Path(out)))
+    if processes.rank() == 0:
+        print(stage(config, Path(out)))
+        return
+    with tempfile.TemporaryDirectory() as nowhere:  # the first process writes; this one helped to compute
+        stage(config, Path(nowhere) / "out")

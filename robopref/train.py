@@ -8,8 +8,11 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from robopref import processes
+
 Step = Callable[[torch.Generator], tuple[Tensor, dict[str, float]]]
-"""Draws its own batch from the generator; gives the scalar loss and what to log."""
+"""Draws its own batch from the generator; gives the scalar loss and what to log. Where several processes train together, the loss is this
+process's share, a mean as over the whole batch."""
 
 
 def fit(
@@ -40,6 +43,7 @@ def fit(
         for parameter in parameters:
             parameter.grad = None
         loss.backward()
+        processes.average(parameters)
         nn.utils.clip_grad_norm_(parameters, clip)
         if offload:
             _hand_over(parameters, stepped)

@@ -14,7 +14,7 @@ TOP = Path(__file__).parents[1]
 
 FLOOR = {
     "arrays": 0.0, "progress": 0.0, "pictures": 0.05, "types": 0.1, "protocols": 0.2,
-    "losses": 1, "transport": 1, "networks": 1, "statistics": 1, "agreement": 1, "device": 1,
+    "losses": 1, "transport": 1, "networks": 1, "statistics": 1, "agreement": 1, "device": 1, "processes": 1,
     "data": 2,
     "labelers": 3, "rewards": 3, "policies": 3,
     "train": 4, "rollout": 4, "checkpoint": 4,

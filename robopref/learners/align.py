@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from robopref import processes
 from robopref.arrays import InputError, check_shape
 from robopref.data.windows import ChunkTable
 from robopref.device import device_of
@@ -216,7 +217,8 @@ def align(
         if settings.anchor > 0:
             rows = _anchor_rows(table, anchors, settings.anchor_chunks, settings.early, gen)
             rows = augmented(rows, policy.spec.pictures, gen)  # cloned from; what is scored is never changed
-            anchor = policy.loss(rows, policy.draw(rows, gen)).mean().cpu()
+            draws, mine = policy.draw(rows, gen), processes.share(len(rows), "align.anchor_chunks")
+            anchor = policy.loss(rows[mine], draws[mine]).mean().cpu()
             total = total + settings.anchor * anchor / (2 * scale)
             logs["align/anchor"] = float(anchor.detach())
         return total, logs | {"align/loss": float(total.detach())}
@@ -233,24 +235,35 @@ def _anchor_rows(table: ChunkTable, anchors: Tensor, count: int, early: float, g
     return gather(table, chosen, 1, generator, early)
 
 
+def _rows_of(pairs: slice, count: int, per_trajectory: int) -> Tensor | slice:
+    """Rows of the chunks of some pairs, where rows go through both sides of `count` pairs, `per_trajectory` each; all: nothing is copied."""
+    if pairs == slice(0, count):
+        return slice(None)
+    return torch.arange(2 * count * per_trajectory).view(2, count, per_trajectory)[:, pairs].flatten()
+
+
 def _pair_term(
     policy: Policy, reference: Policy, table: ChunkTable, pairs: PairTable, loss: PairLoss,
     settings: AlignSettings, scale: float, generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-    """Preference, proximal and trust terms of a random batch of pairs."""
+    """Preference, proximal and trust terms of a random batch of pairs (of this process's share of them)."""
     at = torch.randint(len(pairs), (settings.pairs_per_step,), generator=generator)
     sides = torch.cat([pairs.first[at], pairs.second[at]])  # (2 B,)
     chunks = gather(table, sides, settings.chunks_per_trajectory, generator, settings.early)
     draws = policy.draw(chunks, generator)
+    mine = processes.share(len(at), "align.pairs_per_step")
+    whole, at = pairs.weight[at].sum(), at[mine]
+    rows = _rows_of(mine, len(sides) // 2, settings.chunks_per_trajectory)
+    sides = sides.view(2, -1)[:, mine].flatten()
     count = table.count(sides)
-    rho = relative_scores(policy, reference, chunks, draws, len(sides), settings.length_norm, count) / scale
+    rho = relative_scores(policy, reference, chunks[rows], draws[rows], len(sides), settings.length_norm, count) / scale
     rho_first, rho_second = rho.chunk(2)  # (B,) each
-    prob, weight = pairs.prob_first[at], pairs.weight[at]
+    prob, weight = pairs.prob_first[at], pairs.weight[at] * processes.count()
     each = loss(settings.kappa * rho_first - pairs.lead[at], settings.kappa * rho_second, prob)  # (B,)
     winner = torch.where(prob >= 0.5, rho_first, rho_second)
     loser = torch.where(prob >= 0.5, rho_second, rho_first)
     fallen = torch.relu(-winner).square()
-    total = (weight * (settings.preference * each + settings.proximal * fallen)).sum() / weight.sum().clamp(min=1e-8)
+    total = (weight * (settings.preference * each + settings.proximal * fallen)).sum() / whole.clamp(min=1e-8)
     if settings.trust > 0:
         total = total + settings.trust * rho.square().mean()
     logs = {

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from robopref import processes
 from robopref.data.windows import ChunkTable
 from robopref.device import device_of
 from robopref.networks.augment import augmented
@@ -29,25 +30,30 @@ def clone(
     batch: int,
     generator: torch.Generator,
     ema: float = 0.0,
+    autocast: bool = False,
 ) -> Iterator[dict[str, float]]:
     """Train `policy` in place for `steps` batches of random chunks; yields logs.
 
-    ema: decay of an exponential moving average of the weights, which the policy ends with (0: none).
+    ema: decay of an exponential moving average of the weights, which the policy ends with (0: none). autocast: see `train.fit`.
     """
     from diffusers.training_utils import EMAModel
 
     assert isinstance(policy, nn.Module)
+    mine = processes.share(batch, "clone.batch")
     table = table.to(device_of(policy))
     average = EMAModel(policy.parameters(), decay=ema, use_ema_warmup=True, power=0.75) if ema else None
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(table.chunks), (batch,), generator=gen)
         chunks = augmented(table.chunks[rows], policy.spec.pictures, gen)
-        loss = policy.loss(chunks, policy.draw(chunks, gen)).mean()
+        draws = policy.draw(chunks, gen)
+        loss = policy.loss(chunks[mine], draws[mine]).mean()
         return loss, {"clone/loss": float(loss.detach())}
 
     policy.train()
-    for logs in fit(policy, step, steps=steps, lr=lr, generator=generator, warmup=min(100, steps // 10)):
+    for logs in fit(
+        policy, step, steps=steps, lr=lr, generator=generator, warmup=min(100, steps // 10), autocast=autocast
+    ):
         if average is not None:
             average.step(policy.parameters())
         yield logs

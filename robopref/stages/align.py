@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from robopref import processes
 from robopref.arrays import Trajectory
 from robopref.checkpoint import load, save
 from robopref.data.files import write_json
@@ -145,6 +146,7 @@ def align_policy(
         rows.append(row)
         if watched and step % every == 0:
             go_on, found = guard.check()
+            go_on = processes.agreed(go_on)
             logs.append({"stage": "align", "arm": arm, "round": number, "step": step, **found})
             if not go_on:
                 stopped = f"step {step}: held-out winners became less likely; rolled back to the last good weights"

@@ -94,6 +94,7 @@ def _clone(config: Config, base: Path, trajectories: list[Trajectory], partial: 
         lr=config["align"]["lr"],
         batch=config["align"]["anchor_chunks"],
         generator=generator,
+        autocast=config["align"]["autocast"],
     )
     write_log(partial / "log.jsonl", thin(made, 25, stage="align", arm=arm, round=0))
     save(policy, partial / "policy", provenance(config, trajectories, base, episodes=len(trajectories), steps=steps))
