@@ -18,7 +18,7 @@ from robopref.compare import Run, markdown, summarise
 from robopref.data.files import read_json, write_text
 from robopref.stages.verdict import percent, points
 
-from . import faults_table
+from . import faults_table, vla_table
 
 TASKS = ("drawer-open", "button-press-topdown", "door-open", "sweep-into", "plate-slide", "bin-picking")
 SEEDS = (1, 2, 3)
@@ -45,7 +45,7 @@ def document(folder: Path) -> str:
     return (
         "# Results\n\nMade by `python -m robopref.benchmarks.table` from the files in `docs/results/`. "
         "What was looked at before these numbers were fixed: [notes](results/NOTES.md).\n\n"
-        + "\n".join([*parts, faults_table.section(folder)]).rstrip()
+        + "\n".join([*parts, vla_table.section(folder), faults_table.section(folder)]).rstrip()
         + "\n"
     )
 

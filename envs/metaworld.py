@@ -39,6 +39,9 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
 
     A frame is hand xyz, gripper opening, and position and quaternion of up to two objects. Actions outside [-1, 1] are
     clipped. `info` holds `success` (bool), Meta-World's numbers, `images` when `cameras` are given, and `seed` at reset.
+
+    repeat: an action is held for as many steps of Meta-World, their rewards add up, and a success in any of them counts: 4 make 20
+    decisions a second, and a quarter of the pictures. horizon counts decisions.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
@@ -50,13 +53,16 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         terminate_on_success: bool = False,
         cameras: tuple[str, ...] = (),
         image_size: int = 224,
+        repeat: int = 1,
     ) -> None:
-        if not 1 <= horizon <= LONGEST:
-            raise InputError(f"MetaWorld.horizon: got {horizon}, wanted 1 to {LONGEST} steps.")
+        if repeat < 1 or not 1 <= horizon * repeat <= LONGEST:
+            raise InputError(
+                f"MetaWorld.horizon: got {horizon}, with repeat={repeat}, wanted both >= 1 and at most {LONGEST} steps of Meta-World."
+            )
         if image_size < 1:
             raise InputError(f"MetaWorld.image_size: got {image_size}, wanted at least 1 pixel.")
         self.task = canonical(task)
-        self.horizon = horizon
+        self.horizon, self.repeat = horizon, repeat
         self.terminate_on_success = terminate_on_success
         self.cameras = tuple(cameras)
         self.image_size = image_size
@@ -94,11 +100,15 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
             raise InputError(f"MetaWorld.step: got a step after the episode's end ({self.task}). Call reset first.")
         action = _checked(action)
         frame, reward, numbers = self._advance(action)
+        success = bool(numbers["success"])
+        for _ in range(self.repeat - 1):
+            frame, more, numbers = self._advance(action)
+            reward, success = reward + more, success or bool(numbers["success"])
         self._frame = frame
         info = {name: float(value) for name, value in numbers.items()}
-        info["success"] = success = bool(numbers["success"])
+        info["success"] = success
         terminated = self.terminate_on_success and success
-        truncated = self._sim.curr_path_length >= self.horizon
+        truncated = self._sim.curr_path_length >= self.horizon * self.repeat
         self._over = terminated or truncated
         return frame.astype(np.float32), float(reward), terminated, truncated, self._with_images(info)
 

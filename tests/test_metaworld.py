@@ -281,3 +281,19 @@ def test_states_run_without_gl_and_a_picture_is_refused_in_words():
 
 def test_states_run_where_the_named_gl_library_is_missing():
     assert "loaded" in states_only("osmesa")
+
+
+def test_a_held_action_is_as_many_steps_whose_rewards_add_up():
+    plain, held = MetaWorld("drawer-open", horizon=40), MetaWorld("drawer-open", horizon=10, repeat=4)
+    for env in (plain, held):
+        env.reset(seed=SEED)
+    for _ in range(10):
+        action = held.expert(held._frame)
+        steps = [plain.step(action) for _ in range(4)]
+        seen, reward, _, truncated, info = held.step(action)
+        np.testing.assert_array_equal(seen, steps[-1][0])
+        assert reward == pytest.approx(sum(one[1] for one in steps))
+        assert info["success"] == any(one[4]["success"] for one in steps) and truncated == steps[-1][3]
+    assert truncated
+    with pytest.raises(InputError, match="got 200, with repeat=4, wanted both >= 1 and at most 500"):
+        MetaWorld("drawer-open", horizon=200, repeat=4)

@@ -41,7 +41,7 @@ def measure(
 
             done = unit(out / "evaluation" / name / task, make)
             found.setdefault(name, {})[task] = {which: done[which] for which in SETS}
-    write_json(out / "metrics.json", metrics(config, found, out, command))
+    write_json(out / "metrics.json", metrics(config, found, phrasings, out, command))
     for name, one in read_json(out / "metrics.json")["policies"].items():
         parts = ", ".join(f"{k.replace('_', ' ')} {v['success_rate']:.1%}" for k, v in one["phrasings"].items())
         low, high = one["ci95"]
@@ -50,14 +50,16 @@ def measure(
         )
 
 
-def metrics(config: Config, found: Outcomes, out: Path, command: str) -> dict[str, Any]:
-    """The content of metrics.json: rates with Wilson intervals per policy, task and phrasing set, and paired tests."""
+def metrics(
+    config: Config, found: Outcomes, phrasings: Mapping[str, Phrasings], out: Path, command: str
+) -> dict[str, Any]:
+    """The content of metrics.json: rates with Wilson intervals per policy, task, set of phrasings and sentence, and paired tests."""
     tasks = list(next(iter(found.values())))
     done = [read_json(path) for path in sorted((out / "rounds").glob("round-*/align/done.json"))]
     labels = [read_json(path)["asked"] for path in (out / "rounds").glob("round-*/tasks/*/labels/done.json")]
     return {
         "task": ",".join(tasks), "tasks": tasks, "seed": config["seed"], "experiment": config["experiment"], "command": command,
-        "labels_asked": sum(labels), "episodes_judged": 0, "policies": {name: rates(one) for name, one in found.items()},
+        "labels_asked": sum(labels), "episodes_judged": 0, "policies": {name: {**rates(one), "sentences": sentences(one, phrasings)} for name, one in found.items()},
         "tests": tests(found), "rounds": [{k: v for k, v in one.items() if k != "seconds"} for one in done],
         "parameters": read_json(out / "base" / "done.json")["parameters"], "seconds": seconds(out),
         "notes": ["Intervals take episodes as independent; they are grouped by task, and one run is one seed."],
@@ -72,6 +74,22 @@ def rates(found: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> dict[
         "phrasings": {which: _rate([sets[which] for sets in found.values()]) for which in SETS},
         "tasks": {task: {which: _rate([sets[which]]) for which in SETS} for task, sets in found.items()},
     }
+
+
+def sentences(
+    found: Mapping[str, Mapping[str, Mapping[str, list[float]]]], phrasings: Mapping[str, Phrasings]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Success of one policy per task and sentence; the sentences of a set took turns."""
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for task, sets in found.items():
+        for which, outcome in sets.items():
+            said = phrasings[task].of(which, len(outcome["success"]))
+            for one in dict.fromkeys(said):
+                chosen = [x for x, other in zip(outcome["success"], said, strict=True) if other == one]
+                low, high = statistics.wilson(int(sum(chosen)), len(chosen))
+                rate = {"success_rate": sum(chosen) / len(chosen), "ci95": [low, high], "episodes": len(chosen)}
+                rows.setdefault(task, {})[one] = rate
+    return rows
 
 
 def tests(found: Outcomes) -> list[dict[str, Any]]:
