@@ -95,6 +95,8 @@ def _bad(
     kind = rng.integers(10)
     if kind == 0:
         target = rng.uniform(-4, 4, 7)
+    if kind == 6:
+        target[rng.integers(7)] = np.nan
     stamp = now - (1.0 if kind == 1 else 0.0)
     number = epoch + 1 if kind == 2 else epoch
     message = wire.message(
@@ -105,9 +107,11 @@ def _bad(
     if kind == 5:
         message["joint_names"] = message["joint_names"][::-1]
     if kind == 6:
-        message["points"][0]["positions"][int(rng.integers(7))] = None
+        message["points"][0]["positions"] = [None if np.isnan(x) else x for x in target.tolist()]
     if kind == 7:
         message["header"]["frame_id"] = "nonsense"
+    if kind == 8:
+        message["points"][0]["positions"][0] += 0.5  # not what its checksum says
     return message
 
 

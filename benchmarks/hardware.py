@@ -122,7 +122,11 @@ def _frames(quick: bool) -> dict[str, Row]:
     from robopref.hardware.testing.fuzz import fuzz_frames
 
     found = fuzz_frames(5_000 if quick else 100_000, seed=0)
-    return {"fuzzed_frames_commands": _most(found.commands, 0, frames=found.frames, still_messages=found.messages)}
+    return {
+        "fuzzed_frames_commands": _most(
+            found.commands, 0, frames=found.frames, still_messages=found.messages, taken_as_sent=found.taken
+        )
+    }
 
 
 def _refusals(quick: bool) -> dict[str, Row]:

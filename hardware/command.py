@@ -1,14 +1,16 @@
 """A joint command on the wire: `trajectory_msgs/JointTrajectory` with one point, its bookkeeping in `header.frame_id`.
 
-`rp1 e=3 s=1207 t=81234567 o=81199000 n=2 c=88`: epoch, sequence, newest robot-side stamp the sender had seen, robot-side stamp of
-the observation the action was computed from (both microseconds of the robot's monotonic clock, echoed), which step of its chunk
-this is, and the chunk. ROS 2 headers have no sequence, and a server fills an empty stamp with "now": ages are judged by the echoed
+`rp1 e=3 s=1207 t=81234567 o=81199000 n=2 c=88 k=5d2f01ab`: epoch, sequence, newest robot-side stamp the sender had seen, robot-side
+stamp of the observation the action was computed from (both microseconds of the robot's monotonic clock, echoed), which step of its
+chunk this is, the chunk, and a CRC-32 of all of it with positions and duration: a digit that changed on the way makes another valid
+command, which nobody sent. ROS 2 headers have no sequence, and a server fills an empty stamp with "now": ages are judged by the echoed
 stamps only, so that no two clocks are ever compared.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +22,9 @@ from .reasons import Reason
 
 PROTOCOL = "rp1"
 FINGERS = "finger_joint1"
-_PATTERN = re.compile(r"rp1 e=(\d{1,9}) s=(\d{1,12}) t=(\d{1,18}) o=(\d{1,18}) n=(\d{1,4}) c=(\d{1,12})")
+_PATTERN = re.compile(
+    r"(rp1 e=(\d{1,9}) s=(\d{1,12}) t=(\d{1,18}) o=(\d{1,18}) n=(\d{1,4}) c=(\d{1,12})) k=([0-9a-f]{8})"
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,14 @@ def joint_names(arm: str) -> list[str]:
 
 
 def header(epoch: int, seq: int, seen: float, observed: float, step: int = 0, chunk: int = 0) -> str:
-    """The `frame_id` of a command; times in seconds of the robot's clock."""
+    """The `frame_id` of a command without its checksum; times in seconds of the robot's clock."""
     return f"{PROTOCOL} e={epoch} s={seq} t={round(seen * 1e6)} o={round(observed * 1e6)} n={step} c={chunk}"
+
+
+def checksum(head: str, positions: np.ndarray, duration: float) -> str:
+    """CRC-32 in hexadecimal over `header`, positions ((7,) or (8,) with the gripper) and duration in seconds."""
+    numbers = np.where(np.isnan(positions), np.nan, positions).astype("<f8").tobytes()  # one NaN: JSON has only null
+    return f"{zlib.crc32(head.encode() + numbers + str(round(duration * 1e9)).encode()):08x}"
 
 
 def message(command: Command, arm: str = "fr3") -> dict[str, Any]:
@@ -66,6 +76,7 @@ def message(command: Command, arm: str = "fr3") -> dict[str, Any]:
         "time_from_start": {"sec": seconds, "nanosec": round((command.duration - seconds) * 1e9)},
     }
     frame = header(command.epoch, command.seq, command.seen, command.observed, command.step, command.chunk)
+    frame += f" k={checksum(frame, np.array(positions), _seconds(point['time_from_start']) or 0.0)}"
     return {
         "header": {"stamp": {"sec": 0, "nanosec": 1}, "frame_id": frame},
         "joint_names": names,
@@ -78,7 +89,8 @@ def read(frame_id: str, names: Sequence[str], points: Sequence[Mapping[str, Any]
     match = _PATTERN.fullmatch(frame_id) if isinstance(frame_id, str) else None
     if match is None:
         return Command(-1, -1, 0.0, 0.0, fault=Reason.EPOCH)
-    epoch, seq, seen, observed, step, chunk = map(int, match.groups())
+    head, *numbered, told = match.groups()
+    epoch, seq, seen, observed, step, chunk = map(int, numbered)
 
     def command(**rest: Any) -> Command:
         return Command(epoch, seq, seen * 1e-6, observed * 1e-6, step, chunk, **rest)
@@ -104,6 +116,8 @@ def read(frame_id: str, names: Sequence[str], points: Sequence[Mapping[str, Any]
     duration = _seconds(points[0].get("time_from_start", 0.0))
     if duration is None:
         return command(fault=Reason.DTYPE)
+    if checksum(head, target, duration) != told:
+        return command(fault=Reason.DAMAGED)
     gripper = float(target[JOINTS]) if len(target) > JOINTS else None
     return command(target=target[:JOINTS], gripper=gripper, duration=duration)
 

@@ -40,9 +40,11 @@ class Reason(IntFlag):
     OPERATOR = 1 << 24
     REJECTS = 1 << 25
     LINK = 1 << 26
+    # Refused, too: not as it was sent.
+    DAMAGED = 1 << 27
 
 
-REFUSED = Reason((1 << 9) - 1)
+REFUSED = Reason((1 << 9) - 1) | Reason.DAMAGED
 """Bits of a command that was not taken."""
 
 

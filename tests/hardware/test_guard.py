@@ -250,17 +250,24 @@ def test_a_command_survives_its_message():
     assert again.duration == pytest.approx(0.066) and again.fault == Reason.NONE
 
 
+HEAD = wire.header(1, 1, 4.99, 4.95)
+GOOD = f"{HEAD} k={wire.checksum(HEAD, np.zeros(7), 0.0)}"
+NULLS = f"{HEAD} k={wire.checksum(HEAD, np.full(7, np.nan), 0.0)}"
 MESSAGES = {
     "no header": ("", None, None, Reason.EPOCH),
     "other protocol": ("rp2 e=1 s=1 t=1 o=1 n=0 c=0", None, None, Reason.EPOCH),
-    "header with tail": ("rp1 e=1 s=1 t=1 o=1 n=0 c=0 x", None, None, Reason.EPOCH),
+    "header with tail": ("rp1 e=1 s=1 t=1 o=1 n=0 c=0 k=00000000 x", None, None, Reason.EPOCH),
+    "no checksum": ("rp1 e=1 s=1 t=1 o=1 n=0 c=0", None, None, Reason.EPOCH),
+    "another epoch": (GOOD.replace("e=1", "e=2"), None, None, Reason.DAMAGED),
+    "another position": (None, None, [{"positions": [0.0] * 6 + [0.1]}], Reason.DAMAGED),
+    "another duration": (None, None, [{"positions": [0.0] * 7, "time_from_start": {"sec": 1}}], Reason.DAMAGED),
     "names": (None, ["a"] * 7, None, Reason.NAMES),
     "two points": (None, None, [{"positions": [0.0] * 7}] * 2, Reason.SHAPE),
     "no point": (None, None, [], Reason.SHAPE),
     "short": (None, None, [{"positions": [0.0] * 6}], Reason.SHAPE),
     "text": (None, None, [{"positions": ["0"] * 7}], Reason.DTYPE),
     "text for all": (None, None, [{"positions": "0000000"}], Reason.DTYPE),
-    "null": (None, None, [{"positions": [None] * 7}], Reason.NONE),
+    "null": (NULLS, None, [{"positions": [None] * 7}], Reason.NONE),
     "huge": (None, None, [{"positions": [10**400] * 7}], Reason.NONFINITE),
 }
 
@@ -269,7 +276,7 @@ MESSAGES = {
 def test_a_bad_message_becomes_a_fault_and_never_an_exception(name):
     frame, joints, points, wanted = MESSAGES[name]
     read = wire.read(
-        "rp1 e=1 s=1 t=4990000 o=4950000 n=0 c=0" if frame is None else frame,
+        GOOD if frame is None else frame,
         joints or wire.joint_names("fr3"),
         [{"positions": [0.0] * 7}] if points is None else points,
     )
