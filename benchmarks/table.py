@@ -18,7 +18,7 @@ from robopref.compare import Run, markdown, summarise
 from robopref.data.files import read_json, write_text
 from robopref.stages.verdict import percent, points
 
-from . import faults_table, vla_table
+from . import dial_table, faults_table, vla_table
 
 TASKS = ("drawer-open", "button-press-topdown", "door-open", "sweep-into", "plate-slide", "bin-picking")
 SEEDS = (1, 2, 3)
@@ -27,6 +27,13 @@ PLANNED = {"quickstart": (("drawer-open",), (0, 1, 2, 3, 4))}
 ALIGNED_PATH = ("collect", "pretrain", "align")
 """Stages whose seconds lead to the aligned policy; baselines and evaluation are timed apart."""
 EMPTY = "not run"
+HEADS = ("tokens", "diffusion", "flow", "gaussian")
+"""Heads that one configuration has to lift."""
+EVERY_HEAD = "every_head"
+HEAD_TASKS, HEAD_SEED = TASKS[:3], 2
+"""What every head is run on, fixed before the first of them ran."""
+LEAST_GAIN, WIDEST = 0.25, 0.10
+"""What is promised of the mean over tasks: every head gains at least the first, no two differ by more than the second."""
 Cells = Mapping[tuple[str, int], tuple[Mapping[str, Any], Mapping[str, Any]]]
 """(task, seed) -> (metrics, outcomes)."""
 
@@ -35,17 +42,27 @@ def main(arguments: Sequence[str]) -> None:
     """Write the table beside the results folder (default docs/results -> docs/results.md)."""
     folder = Path(arguments[0] if arguments else "docs/results")
     write_text(folder.with_suffix(".md"), document(folder))
-    print(folder.with_suffix(".md"))
+    print(folder.with_suffix(".md"), *dial_table.plots(folder))
 
 
 def document(folder: Path) -> str:
     """The whole page: one section per experiment, the six tasks and three seeds first, whatever was run."""
-    names = sorted({path.relative_to(folder).parts[0] for path in folder.glob("*/*/seed*/metrics.json")})
+    names = sorted(
+        {path.relative_to(folder).parts[0] for path in folder.glob("*/*/seed*/metrics.json")} - {dial_table.FOLDER}
+    )
     parts = [_section(name, cells(folder / name)) for name in names or ["align_metaworld"]]
     return (
         "# Results\n\nMade by `python -m robopref.benchmarks.table` from the files in `docs/results/`. "
         "What was looked at before these numbers were fixed: [notes](results/NOTES.md).\n\n"
-        + "\n".join([*parts, vla_table.section(folder), faults_table.section(folder)]).rstrip()
+        + "\n".join(
+            [
+                *parts,
+                _every_head(folder),
+                dial_table.section(folder),
+                vla_table.section(folder),
+                faults_table.section(folder),
+            ]
+        ).rstrip()
         + "\n"
     )
 
@@ -98,6 +115,44 @@ def _section(experiment: str, runs: Cells) -> str:
     ]
     if paired:
         lines.append(markdown(summarise(paired)).replace("## ", "### "))
+    return "\n".join(lines)
+
+
+def _every_head(folder: Path) -> str:
+    """One configuration on every head: cells, means, and whether the promise is kept; nothing where no head was run."""
+    runs = {head: dict(cells(folder / EVERY_HEAD / head)) for head in HEADS}
+    if not any(runs.values()):
+        return ""
+    known = cells(
+        folder / "align_metaworld"
+    )  # the diffusion head is that experiment's own: the same cells, with more baselines
+    own = {key: run for key, run in known.items() if key[1] == HEAD_SEED and key[0] in HEAD_TASKS}
+    runs["diffusion"] = {**own, **runs["diffusion"]}
+    lines = [
+        f"## {EVERY_HEAD}\n",
+        "The same configuration with another head, nothing tuned: `robopref run experiment=align_metaworld policy=HEAD task=TASK "
+        f"seed={HEAD_SEED} workers=1 baselines=[] out=DIR`. The cells of `diffusion` are those of align_metaworld.\n",
+        f"| head | {' | '.join(HEAD_TASKS)} | mean |",
+        f"|---|{'---|' * (len(HEAD_TASKS) + 1)}",
+    ]
+    after, gains = {}, {}
+    for head, found in runs.items():
+        done = [found[task, HEAD_SEED][0] for task in HEAD_TASKS if (task, HEAD_SEED) in found]
+        row = [_cell(found.get((task, HEAD_SEED))) for task in HEAD_TASKS]
+        lines.append(f"| {head} | {' | '.join(row)} | {_mean(done) if len(done) == len(HEAD_TASKS) else EMPTY} |")
+        if len(done) == len(HEAD_TASKS):
+            rates = np.mean([[m["policies"][n]["success_rate"] for n in ("base", "aligned")] for m in done], axis=0)
+            after[head], gains[head] = float(rates[1]), float(rates[1] - rates[0])
+    missing = [head for head in HEADS if head not in after]
+    if missing:
+        lines.append(f"\nNothing can be said of all four yet: {', '.join(missing)} lack cells.\n")
+    else:
+        apart = max(after.values()) - min(after.values())
+        lines.append(
+            f"\nLeast gain {points(min(gains.values()))} points (at least {points(LEAST_GAIN)} promised), aligned policies {points(apart)[1:]} "
+            f"points apart (at most {points(WIDEST)[1:]}): "
+            f"{'kept' if min(gains.values()) >= LEAST_GAIN and apart <= WIDEST + 1e-9 else '**not kept**'}.\n"
+        )
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from gymnasium.spaces import Box
 
 from robopref.arrays import InputError
 
+from .contacts import Contacts
 from .metaworld_fast import LeanStep, lean_class, lean_policy
 from .metaworld_starts import Starts
 from .metaworld_state import Pristine, StateCodec, model_fields, moved_rows
@@ -38,7 +39,8 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
     """One Meta-World task. Observation (39,) float32: frame 18, previous frame 18, goal 3; action (4,) in [-1, 1].
 
     A frame is hand xyz, gripper opening, and position and quaternion of up to two objects. Actions outside [-1, 1] are
-    clipped. `info` holds `success` (bool), Meta-World's numbers, `images` when `cameras` are given, and `seed` at reset.
+    clipped. `info` holds `success` (bool), Meta-World's numbers, `images` when `cameras` are given, `seed` at reset, and where
+    `contacts` name bodies or geoms, `cost`: 1 while the arm touches one of them with more than `force` newtons, else 0.
 
     repeat: an action is held for as many steps of Meta-World, their rewards add up, and a success in any of them counts: 4 make 20
     decisions a second, and a quarter of the pictures. horizon counts decisions.
@@ -54,6 +56,8 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         cameras: tuple[str, ...] = (),
         image_size: int = 224,
         repeat: int = 1,
+        contacts: Sequence[str] = (),
+        force: float = 0.0,
     ) -> None:
         if repeat < 1 or not 1 <= horizon * repeat <= LONGEST:
             raise InputError(
@@ -73,6 +77,8 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         self._advance = LeanStep(self._sim)
         self._fields = model_fields(self._sim)
         self._policy = lean_policy(POLICIES[self.task])()
+        self._contacts = Contacts(self._sim.model, contacts, force) if contacts else None
+        self._care, self._careless = 1.0, _careless(self.task)
         self._low, self._high = self._sim.observation_space.low, self._sim.observation_space.high
         self.observation_space = _finite_box(self._sim.observation_space)
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
@@ -86,8 +92,15 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start the episode of `seed` (without one: of the next seed that this environment's generator draws).
 
-        The episode depends on the task and the seed alone. Returns the observation (39,) and `info`.
+        The episode depends on the task and the seed alone. options: `care` from 0 to 1, in a task with a wall how far the scripted expert
+        minds it (0: it goes as if there were none). Returns the observation (39,) and `info`.
         """
+        care = float((options or {}).get("care", 1.0))
+        if not 0 <= care <= 1 or (care < 1 and self._careless is None):
+            raise InputError(
+                f"MetaWorld.reset: got care {care} in {self.task}, wanted a number from 0 to 1, and 1 in a task without a wall."
+            )
+        self._care = care
         super().reset(seed=None if seed is None else int(seed))
         episode = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         self._start_from(episode)
@@ -100,13 +113,16 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
             raise InputError(f"MetaWorld.step: got a step after the episode's end ({self.task}). Call reset first.")
         action = _checked(action)
         frame, reward, numbers = self._advance(action)
-        success = bool(numbers["success"])
+        success, touched = bool(numbers["success"]), self._touching()
         for _ in range(self.repeat - 1):
             frame, more, numbers = self._advance(action)
             reward, success = reward + more, success or bool(numbers["success"])
+            touched = touched or self._touching()
         self._frame = frame
         info = {name: float(value) for name, value in numbers.items()}
         info["success"] = success
+        if self._contacts is not None:
+            info["cost"] = float(touched)
         terminated = self.terminate_on_success and success
         truncated = self._sim.curr_path_length >= self.horizon * self.repeat
         self._over = terminated or truncated
@@ -114,8 +130,12 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def expert(self, observation: np.ndarray) -> np.ndarray:
         """Meta-World's scripted action (4,) float32 in [-1, 1] for an observation (39,). It remembers nothing."""
-        action = self._policy.get_action(np.asarray(observation, dtype=np.float64))
-        return np.clip(action, -1.0, 1.0)
+        seen = np.asarray(observation, dtype=np.float64)
+        action = np.clip(self._policy.get_action(seen), -1.0, 1.0)
+        if self._care < 1:
+            assert self._careless is not None  # `reset` has seen to it
+            action = self._care * action + (1 - self._care) * np.clip(self._careless.get_action(seen), -1.0, 1.0)
+        return action.astype(np.float32)
 
     def goal_shift(self, observation: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """The observation (39,) as if the objects and the goal stood elsewhere by `offset` (3,), in metres."""
@@ -197,6 +217,10 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
             self._codec = StateCodec(self._sim, moved_rows(self._sim, self._fields))
         return self._codec
 
+    def _touching(self) -> bool:
+        """Whether the arm touches what `contacts` name."""
+        return self._contacts is not None and self._contacts.touching(self._sim.model, self._sim.data)
+
     def _with_images(self, info: dict[str, Any]) -> dict[str, Any]:
         if self.cameras:
             info["images"] = {camera: self.render(camera) for camera in self.cameras}
@@ -222,6 +246,12 @@ def _build(task: str) -> Any:
     sim._set_task_called = True
     sim.seeded_rand_vec = True
     return sim
+
+
+def _careless(task: str) -> Any:
+    """The scripted policy of the same task without its wall; None where it has none."""
+    plain = task.replace("-wall", "")
+    return lean_policy(POLICIES[plain])() if plain != task and plain in POLICIES else None
 
 
 def _finite_box(space: Box) -> Box:

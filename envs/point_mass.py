@@ -32,7 +32,7 @@ class PointMass(gymnasium.Env[np.ndarray, np.ndarray]):
     """Observation (8,) float32: position, velocity, goal, hazard centre (2 each); action (2,) in [-1, 1].
 
     Reward is minus the distance to the goal, minus 2 within the hazard; `info` holds `success` (within 0.12 m of the
-    goal) and `hazard` (inside it now).
+    goal), `hazard` (inside it now) and the same as a number, `cost`. `reset(options={"care": c})` says how far the expert minds the hazard.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
@@ -54,12 +54,19 @@ class PointMass(gymnasium.Env[np.ndarray, np.ndarray]):
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
         self._world = np.zeros(8)
         self._elapsed = 0
+        self._care = 1.0
         self._over = True
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start the episode of `seed`. Returns the observation (8,) and `info`."""
+        """Start the episode of `seed`. options: `care`, from 0 to 1, by how much of its radius the expert goes around the hazard.
+
+        Returns the observation (8,) and `info`. Raises `InputError` for another care.
+        """
+        self._care = float((options or {}).get("care", 1.0))
+        if not 0 <= self._care <= 1:
+            raise InputError(f"PointMass.reset: got care {self._care}, wanted a number from 0 to 1.")
         super().reset(seed=None if seed is None else int(seed))
         episode = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         draw = np.random.default_rng(episode)
@@ -91,7 +98,7 @@ class PointMass(gymnasium.Env[np.ndarray, np.ndarray]):
         terminated = self.terminate_on_success and success
         truncated = self._elapsed >= self.horizon
         self._over = terminated or truncated
-        info = {"success": success, "hazard": hazard}
+        info = {"success": success, "hazard": hazard, "cost": float(hazard)}
         return self._observation(), -distance - 2.0 * hazard, terminated, truncated, info
 
     def get_state(self) -> np.ndarray:
@@ -115,7 +122,7 @@ class PointMass(gymnasium.Env[np.ndarray, np.ndarray]):
         length = float(np.hypot(*way)) + 1e-9
         along = float((hazard - position) @ way) / length
         across = float(way[0] * (hazard - position)[1] - way[1] * (hazard - position)[0]) / length
-        safe = HAZARD_RADIUS + CLEARANCE
+        safe = self._care * (HAZARD_RADIUS + CLEARANCE)
         if 0.0 < along < length and abs(across) < safe:
             left = np.array([-way[1], way[0]]) / length
             target = hazard + (-left if across >= 0 else left) * (safe + CLEARANCE)

@@ -27,6 +27,8 @@ from robopref.types import Observation, PolicySpec
 
 IMAGES = "images."
 """Rows of pictures are called by this and the camera's name."""
+COST = "cost"
+"""What an environment may report of a step beside success: for teachers and evaluation, never for training."""
 MakeEnvironment = Callable[[], Environment]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -237,6 +239,8 @@ def _execute(
         state.observation, reward, terminated, truncated, info = state.env.step(action)
         rows["reward"].append(reward)
         rows["success"].append(bool(info["success"]))
+        if COST in info:
+            rows[COST].append([info[COST]])
         state.done = terminated or truncated or (until_success and rows["success"][-1])
         if state.done:
             break
@@ -281,7 +285,7 @@ def trajectory(
         return np.asarray(rows[name], dtype=dtype)
 
     images = {k.removeprefix(IMAGES): needed(k, np.uint8) for k in rows if k.startswith(IMAGES)}
-    extra = {"expert_action": needed("expert_action")} if "expert_action" in rows else {}
+    extra = {name: needed(name) for name in ("expert_action", COST) if name in rows}
     return Trajectory(
         needed("observation"), needed("action"), needed("reward"), needed("success", bool), env.task, seed, policy_name,
         type(env).__name__.lower(), column("sim_state", np.float64), column("chunk"), column("executed", bool), images, extra,

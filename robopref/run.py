@@ -136,7 +136,7 @@ def combinations(overrides: list[str]) -> list[list[str]]:
 
 def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
     from robopref import processes
-    from robopref.stages import human_labels, label_models, label_noise, pearl, pipeline, rapl, single, vla
+    from robopref.stages import dial, human_labels, label_models, label_noise, pearl, pipeline, rapl, single, vla
     from robopref.stages.parallel import single_thread
 
     single_thread()
@@ -151,7 +151,7 @@ def _job(verb: str, config: dict[str, Any], overrides: list[str]) -> None:
     if verb in PIPELINES:
         runs = {
             "align": pipeline.run, "human_labels": human_labels.run, "pearl": pearl.run, "label_models": label_models.run,
-            "label_noise": label_noise.run, "vla": vla.run, "rapl": rapl.run,
+            "label_noise": label_noise.run, "vla": vla.run, "rapl": rapl.run, "dial": dial.run,
         }  # fmt: skip
         runs[config["pipeline"]](config, Path(out), command)
         return

@@ -202,6 +202,35 @@ def clustered_bootstrap(
     return _interval(estimate, _blocks(draws, resamples, widest), level)
 
 
+def ratio_of_means(
+    runs: Sequence[tuple[ArrayLike, ArrayLike]], resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """(ratio, lo, hi): mean(a) / mean(b), each the mean over runs (a, b) of the mean over a run's shared resets (n,).
+
+    Percentile bootstrap that resamples runs where there are several, then resets, both sides of a pair together. Raises `InputError` for no
+    run, unequal lengths, and where b is 0 on the mean; resamples in which it is are left out.
+    """
+    pairs = [(np.asarray(a, float), np.asarray(b, float)) for a, b in runs]
+    if not pairs or any(a.shape != b.shape or a.ndim != 1 or len(a) == 0 for a, b in pairs):
+        raise InputError(
+            f"ratio_of_means: got shapes {[(a.shape, b.shape) for a, b in pairs]}, wanted equal (n,), n >= 1."
+        )
+    above, below = (float(np.mean([side.mean() for side in sides])) for sides in zip(*pairs, strict=True))
+    if below == 0:
+        raise InputError("ratio_of_means: got a mean of 0 to divide by, wanted outcomes of which some are not 0.")
+    generator = np.random.default_rng(seed)
+    made = np.empty(resamples)
+    for k in range(resamples):
+        drawn = generator.integers(0, len(pairs), len(pairs)) if len(pairs) > 1 else [0]
+        sums = np.zeros(2)
+        for run in drawn:
+            a, b = pairs[run]
+            at = generator.integers(0, len(a), len(a))
+            sums += a[at].mean(), b[at].mean()
+        made[k] = sums[0] / sums[1] if sums[1] > 0 else np.nan
+    return _interval(above / below, made[~np.isnan(made)], level)
+
+
 def paired_nodes_bootstrap(
     values: ArrayLike, first: ArrayLike, second: ArrayLike, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> Interval:

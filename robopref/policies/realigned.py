@@ -15,29 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
-from robopref.networks.guidance import NETWORKS, described, extrapolated, network_name
+from robopref.networks.guidance import Beyond, check_alike, described, one_network
 from robopref.networks.history import flat_history
 from robopref.protocols import Generators
 from robopref.types import Chunks, Draws, Observation, PolicySpec
-
-
-class Beyond(nn.Module):
-    """A head's network and, while `guidance` is set, the same network of a reference that it is pushed away from."""
-
-    def __init__(self, network: nn.Module, reference: nn.Module) -> None:
-        super().__init__()
-        self.network, self.reference = network, reference.requires_grad_(False)
-        self.guidance = 0.0
-        self.other_condition: Tensor | None = None
-        """What the reference sees (B, C), where it looks with eyes of its own; None: the same as the policy."""
-
-    def forward(self, *inputs: Any) -> Any:
-        """The network's output for (..., condition (B, C))."""
-        if self.guidance == 0:
-            return self.network(*inputs)
-        *before, condition = inputs
-        other = condition if self.other_condition is None else self.other_condition
-        return extrapolated(self.network, self.reference, 1 + self.guidance, before, condition, other)
 
 
 class Realigned(nn.Module):
@@ -53,10 +34,10 @@ class Realigned(nn.Module):
         self.config: dict[str, Any] = {
             "policy": described(policy), "reference": described(reference), "guidance": guidance,
         }  # fmt: skip
-        _check_alike(policy, reference)
+        check_alike("Realigned", policy, reference)
         self.policy: Any = policy
         self.guidance = guidance
-        self._network = _network_of(policy)
+        self._network = one_network("Realigned", policy)
         self.reference_eyes = _eyes_of(reference)
         if self.reference_eyes is not None:
             self.reference_eyes.requires_grad_(False)
@@ -129,23 +110,3 @@ def realign(policy: Any, guidance: float) -> Any:
 def _eyes_of(policy: nn.Module) -> Any:
     """What a head looks with, if it does."""
     return dict(policy.named_children()).get("eyes")
-
-
-def _network_of(policy: nn.Module) -> str:
-    """Name of the one network that a head learns."""
-    name = network_name(policy)
-    others = [n for n, c in policy.named_children() if n not in (name, "eyes") and any(True for _ in c.parameters())]
-    if name is None or others:
-        raise InputError(
-            f"Realigned: got a {type(policy).__name__} that learns {others or 'no network of a known name'}, wanted a head "
-            f"with one network named {' or '.join(NETWORKS)}. Use guidance 0."
-        )
-    return name
-
-
-def _check_alike(policy: nn.Module, reference: nn.Module) -> None:
-    if described(policy) != described(reference):
-        raise InputError(
-            f"Realigned: got a {type(policy).__name__} and a {type(reference).__name__} of other settings, wanted two alike.\n"
-            "Take the policy that the alignment started from as reference."
-        )

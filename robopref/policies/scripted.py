@@ -33,7 +33,12 @@ class Imperfection:
     noise_spread: float = 1.0
     """The episode's noise is multiplied by a factor between 1 / this and this, drawn once: then noise says nothing about quality."""
 
+    pace: float = 1.0
+    """Actions are scaled by this before noise: below 1 the arm does the same slowly."""
+
     def __post_init__(self) -> None:
+        if not 0 < self.pace <= 1:
+            raise InputError(f"Imperfection.pace: got {self.pace}, wanted a factor above 0 and at most 1.")
         for name in ("stop", "burst", "random", "late", "quit"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"Imperfection.{name}: got {getattr(self, name)}, wanted a probability in [0, 1].")
@@ -79,6 +84,6 @@ class Scripted:
             return np.zeros(len(self._bias), dtype=np.float32)
         seen = self._env.goal_shift(observation, self._offset) if self._imperfection.wrong_goal else observation
         purpose = self._begin_at <= step < self._quit_at
-        action = self._env.expert(seen) + self._bias if purpose else np.zeros(len(self._bias))
+        action = self._imperfection.pace * self._env.expert(seen) + self._bias if purpose else np.zeros(len(self._bias))
         action = action + self._noise * self._rng.normal(size=len(action))
         return np.clip(action, -1, 1).astype(np.float32)

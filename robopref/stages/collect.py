@@ -14,7 +14,7 @@ from robopref.data.store import StoreWriter
 from robopref.policies.scripted import Imperfection, Scripted
 from robopref.progress import track
 from robopref.protocols import Environment
-from robopref.rollout import IMAGES, Episode, episodes, trajectory, with_log_prob
+from robopref.rollout import COST, IMAGES, Episode, episodes, trajectory, with_log_prob
 from robopref.stages.environments import environments, roll
 from robopref.stages.parallel import spread
 from robopref.stages.pictures import settings_of
@@ -47,6 +47,8 @@ def scripted_episode(
         observation, reward, terminated, truncated, info = env.step(action)
         rows["reward"].append(reward)
         rows["success"].append(bool(info["success"]))
+        if COST in info:
+            rows.setdefault(COST, []).append([info[COST]])
         over = terminated or truncated
     return trajectory(rows, env, episode.seed, name, episode.sentence)
 
@@ -64,9 +66,12 @@ def _scripted(
     cameras: tuple[str, ...],
 ) -> list[Trajectory]:  # fmt: skip
     env = environments(config, 4)[0]
-    return [
-        scripted_episode(env, one, Imperfection(**how), name, noise_seed, sim_state, cameras) for one, name, how in jobs
-    ]
+    made = []
+    for one, name, how in jobs:
+        errs = Imperfection(**{k: v for k, v in how.items() if k != "care"})
+        minds = {"care": how["care"]} if "care" in how else None
+        made.append(scripted_episode(env, one, errs, name, noise_seed, sim_state, cameras, minds))
+    return made
 
 
 def scripted(
@@ -78,7 +83,10 @@ def scripted(
     sim_state: bool = False,
     cameras: tuple[str, ...] = (),
 ) -> list[Trajectory]:
-    """Scripted episodes, one per seed and behaviour, with pictures by `cameras`; a repeated seed is the next replica of its reset."""
+    """Scripted episodes, one per seed and behaviour, with pictures by `cameras`; a repeated seed is the next replica of its reset.
+
+    `care` of a behaviour goes to the reset and says how far the expert minds what is to be avoided; the rest says how it errs.
+    """
     jobs = [(one, name, how) for one, (name, how) in zip(episodes(seeds), behaviours, strict=True)]
     parts = max(1, min(workers, len(jobs)))
     done = spread(_scripted, [(config, jobs[k::parts], noise_seed, sim_state, cameras) for k in range(parts)], workers)

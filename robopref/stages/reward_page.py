@@ -17,6 +17,8 @@ NOTES = {
     "films": "Plans of optimal transport between held-out films (rows: time) and the nearest preferred film (columns), from the best film to the "
     "worst by the hidden score. A film that does what was preferred runs along the diagonal.",
     "diagonality": "How far each held-out film's plan runs along the diagonal (1: on it, 0: as a uniform plan) against its hidden score.",
+    "frontier": "Success against cost, one point a weight with 95% intervals; the base is the cross. Right of and below the dotted lines less is "
+    "saved, or more success lost, than is promised.",
     "coupling": "Which source episode was matched with which target episode, both sorted from worst to best: mass near the diagonal "
     "means that good meets good. The target's returns are read for this picture only.",
 }  # fmt: skip
