@@ -11,7 +11,7 @@ from robopref.arrays import InputError
 from robopref.cli_errors import FAILURE, did_you_mean
 from robopref.data.files import write_json
 
-_TOOLS = {"experts", "faults_table", "rewards_table", "table", "vla_table"}
+_TOOLS = {"dial_table", "experts", "faults_table", "rewards_table", "table", "vla_table"}
 """Modules of the folder that make tables and measure nothing."""
 
 
