@@ -11,7 +11,8 @@ from robopref.arrays import InputError
 from robopref.data.pairs import Pair, Window
 from robopref.data.preferences import PreferenceStore
 from robopref.data.store import TrajectoryStore
-from robopref.labelling.scorer import score, window_features
+from robopref.labelling.queries import Posterior
+from robopref.labelling.scorer import kernel_features, score, window_features
 
 
 def test_scores_follow_the_answers_and_say_how_likely_each_question_was(tmp_path):
@@ -38,6 +39,31 @@ def test_features_tell_windows_apart_and_are_of_one_scale(tmp_path):
     table = np.array(list(window_features(str(root), [(i, 0, 20) for i in range(6)]).values()))
     assert np.isfinite(table).all() and np.linalg.matrix_rank(table - table.mean(0)) >= 4
     assert 0.2 < table.std() < 2
+
+
+def test_kernel_features_have_the_centred_kernel_as_their_inner_products():
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    apart = ((points[:, None] - points) ** 2).sum(-1)
+    kernel = np.exp(-apart / np.median(apart[apart > 0]))
+    centred = kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
+    features = kernel_features(points)
+    np.testing.assert_allclose(features @ features.T, centred, atol=1e-4)
+    assert kernel_features(np.ones((5, 3))).shape == (5, 0)
+
+
+def test_a_reward_with_a_best_middle_is_learned_from_kernel_features():
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(800, 2))
+    reward = -np.abs(points[:, 0])
+    a, b = rng.integers(800, size=(2, 600))
+    features = kernel_features(points)
+    features /= features.std()
+
+    def accuracy(table):
+        x, better = table[a] - table[b], (reward[a] > reward[b]).astype(float)
+        return np.mean((x[300:] @ Posterior().fit(x[:300], better[:300]).mean > 0) == better[300:])
+
+    assert accuracy(features) > 0.9 > 0.65 > accuracy(points)
 
 
 def test_the_server_rescores_while_people_label(tmp_path):
