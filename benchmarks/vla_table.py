@@ -57,12 +57,12 @@ def _verdict(metrics: Mapping[str, Any]) -> str:
     """What was promised and what was reached, in words."""
     before, after = (metrics["policies"][name]["success_rate"] for name in ("base", "aligned"))
     sets = metrics["policies"]["aligned"]["phrasings"]
-    lost = sets["trained"]["success_rate"] - sets["held_out"]["success_rate"]
+    apart = sets["held_out"]["success_rate"] - sets["trained"]["success_rate"]
     checks = [
         (f"{len(metrics['tasks'])} tasks", f"{TASKS}", len(metrics["tasks"]) >= TASKS),
         (f"base {percent(before)}", f"at most {percent(BASE)}", before <= BASE),
         (f"aligned {percent(after)}", f"at least {percent(ALIGNED)}", after >= ALIGNED),
-        (f"held-out phrasings cost {100 * lost:.1f} points", f"at most {100 * LOST:.0f}", lost <= LOST),
+        (f"held-out minus trained phrasings {points(apart)} points", f"at least {points(-LOST)}", apart >= -LOST),
     ]
     return "; ".join(f"{got} (target {wanted}: {'yes' if ok else '**no**'})" for got, wanted, ok in checks) + "."
 
