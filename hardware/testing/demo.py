@@ -108,7 +108,7 @@ async def _minute(options: dict[str, str], chain: Chain, page: socket.socket, se
             "env": "franka-sim",
             "policy_hash": str(agent.client.metadata.get("robopref/policy_hash")),
         }
-        play = asyncio.create_task(live.play(float("inf"), float(options.get("episode", 8)), about))
+        play = asyncio.create_task(live.play(float("inf"), float(options.get("episode", 8)), about, replicas=1))
         end = time.monotonic() + seconds
         faults = []
         for name in ("policy server killed", "bridge killed", "policy server stopped"):
@@ -141,10 +141,11 @@ def _joints(live: Session) -> Any:
 
 
 async def _break(name: str, live: Session, chain: Chain) -> dict[str, Any]:
-    """Break one part, wait for the stop, mend it, wait until the arm runs."""
+    """Break one part, wait for the stop, mend it, wait until the arm runs by a new chunk of the policy."""
     agent, part = live.agent, chain.bridge if name.startswith("bridge") else chain.server
     assert part is not None
-    await reaches(lambda: running(agent), PATIENCE)  # what stands still already proves nothing by standing still
+    # What stands still already proves nothing by standing still, and the way home needs no policy.
+    await reaches(lambda: running(agent) and 3 < live.ran < 45, PATIENCE)
     if name.endswith("killed"):
         await asyncio.to_thread(part.kill)
     else:
@@ -155,7 +156,8 @@ async def _break(name: str, live: Session, chain: Chain) -> dict[str, Any]:
         part.start()
     else:
         part.send(signal.SIGCONT)
-    again = await reaches(lambda: running(agent), PATIENCE)
+    adopted = len(agent.tally.adopted_ages)
+    again = await reaches(lambda: running(agent) and len(agent.tally.adopted_ages) > adopted, PATIENCE)
     return {"fault": name, "stopped_after_s": _finite(stop), "why": why, "running_after_s": _finite(again)}
 
 
