@@ -22,6 +22,8 @@ from .reasons import Reason
 
 PROTOCOL = "rp1"
 FINGERS = "finger_joint1"
+_DIGITS = 9
+"""Decimals of a position on the wire."""
 _PATTERN = re.compile(
     r"(rp1 e=(\d{1,9}) s=(\d{1,12}) t=(\d{1,18}) o=(\d{1,18}) n=(\d{1,4}) c=(\d{1,12})) k=([0-9a-f]{8})"
 )
@@ -60,16 +62,21 @@ def header(epoch: int, seq: int, seen: float, observed: float, step: int = 0, ch
 
 
 def checksum(head: str, positions: np.ndarray, duration: float) -> str:
-    """CRC-32 in hexadecimal over `header`, positions ((7,) or (8,) with the gripper) and duration in seconds."""
-    numbers = np.where(np.isnan(positions), np.nan, positions).astype("<f8").tobytes()  # one NaN: JSON has only null
+    """CRC-32 in hexadecimal over `header`, positions ((7,) or (8,) with the gripper) and duration in seconds.
+
+    Over billionths of a radian: a bridge may read a decimal as the float64 beside the nearest one (a command is sent with as many digits).
+    """
+    with np.errstate(over="ignore"):
+        whole = np.rint(positions * 1e9) + 0.0  # no negative zero
+    numbers = np.where(np.isnan(whole), np.nan, whole).astype("<f8").tobytes()  # one NaN: JSON has only null
     return f"{zlib.crc32(head.encode() + numbers + str(round(duration * 1e9)).encode()):08x}"
 
 
 def message(command: Command, arm: str = "fr3") -> dict[str, Any]:
     """The command as a JointTrajectory dictionary in ROS 2 spelling."""
-    names, positions = joint_names(arm), [float(x) for x in command.target]
+    names, positions = joint_names(arm), [round(float(x), _DIGITS) for x in command.target]
     if command.gripper is not None:
-        names, positions = [*names, f"{arm}_{FINGERS}"], [*positions, float(command.gripper)]
+        names, positions = [*names, f"{arm}_{FINGERS}"], [*positions, round(float(command.gripper), _DIGITS)]
     seconds = int(command.duration)
     point = {
         "positions": positions,

@@ -284,6 +284,18 @@ def test_a_bad_message_becomes_a_fault_and_never_an_exception(name):
     assert Bench().guard.receive(read, 5.0) & REFUSED
 
 
+def test_a_command_survives_the_neighbours_of_its_numbers():
+    rng, names = np.random.default_rng(0), wire.joint_names("fr3")
+    for number in range(200):
+        sent = wire.message(wire.Command(1, number, 1.0, 1.0, target=rng.uniform(-3, 3, 7), duration=1 / 15))
+        positions = np.array(sent["points"][0]["positions"])
+        for way in (-np.inf, np.inf):
+            moved = {**sent["points"][0], "positions": np.nextafter(positions, way).tolist()}
+            assert wire.read(sent["header"]["frame_id"], names, [moved]).fault == 0
+        changed = {**sent["points"][0], "positions": (positions + 1e-9).tolist()}
+        assert wire.read(sent["header"]["frame_id"], names, [changed]).fault == Reason.DAMAGED
+
+
 def test_nonsense_settings_are_refused():
     with pytest.raises(InputError, match="stopping_within"):
         Guard(FR3, Settings(stop=0.1))

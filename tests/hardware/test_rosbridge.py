@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from robopref.hardware import command as wire
 from robopref.hardware import frames
 from robopref.hardware.frames import Decoder, FrameError
 from robopref.hardware.rosbridge import ABORTED, CANCELED, SUCCEEDED, BridgeError, Mailbox, Result, RosBridge
@@ -79,6 +80,26 @@ def test_a_topic_arrives_as_it_was_sent(server):
         first.publish("/echo", told)
         await asyncio.sleep(0.2)
         assert box.count == count
+
+    talk(server, test)
+
+
+@pytest.mark.parametrize("dressed", [True, False])
+def test_every_command_arrives_whole_whatever_its_numbers(server, dressed):
+    """A server may read a decimal as the float64 beside the nearest one, which must not look like damage."""
+    targets, names = np.random.default_rng(0).uniform(-3, 3, (200, 7)), wire.joint_names("fr3")
+
+    async def test(first, second):
+        box = Mailbox()
+        first.advertise("/whole", "trajectory_msgs/JointTrajectory")
+        second.subscribe("/whole", "trajectory_msgs/JointTrajectory", box)
+        for number, target in enumerate(targets):
+            sent = wire.message(wire.Command(1, number, 1.0, 1.0, target=target, duration=1 / 15))
+            if not dressed:
+                sent["points"][0]["positions"] = target.tolist()  # as long as they come
+            came = await delivered(first, "/whole", sent, box)
+            read = wire.read(came["header"]["frame_id"], names, came["points"])
+            assert read.fault == wire.Reason.NONE and np.abs(read.target - target).max() < 1e-9
 
     talk(server, test)
 
