@@ -149,8 +149,8 @@ def _every_head(folder: Path) -> str:
     else:
         apart = max(after.values()) - min(after.values())
         lines.append(
-            f"\nLeast gain {points(min(gains.values()))} points (at least {points(LEAST_GAIN)} promised), aligned policies {points(apart)[1:]} "
-            f"points apart (at most {points(WIDEST)[1:]}): "
+            f"\nLeast gain {points(min(gains.values()))} points (at least {points(LEAST_GAIN)} promised), aligned policies {100 * apart:.1f} "
+            f"points apart (at most {100 * WIDEST:g}): "
             f"{'kept' if min(gains.values()) >= LEAST_GAIN and apart <= WIDEST + 1e-9 else '**not kept**'}.\n"
         )
     return "\n".join(lines)

@@ -248,8 +248,8 @@ def test_the_careless_expert_of_a_wall_task_touches_the_wall_and_the_careful_one
 
 
 SMALL = [
-    "experiment=safety_dial", "task=point-mass", "workers=1", "pairs=20", "base.demonstrations=60", "rounds.count=2", "base.clone.steps=600",
-    "rounds.resets=20", "rounds.replicas=3", "align.steps=20", "dial.marks.steps=40", "evaluation.episodes=6", "dial.weights=[0,0.5,1]",
+    "experiment=safety_dial", "task=point-mass", "workers=1", "pairs=20", "base.demonstrations=60", "rounds.count=2", "dial.tasks.point-mass.clone.steps=600",
+    "dial.tasks.point-mass.rounds={resets: 20, replicas: 3}", "align.steps=20", "dial.marks.steps=40", "evaluation.episodes=6", "dial.weights=[0,0.5,1]", "dial.headline=1",
     "policy=gaussian", "policy.width=64", "policy.depth=2",
     *(f"+dial.tasks.point-mass.behaviours.careful{n}={{care: 1.0}}" for n in (2, 3, 4, 5)),
 ]  # fmt: skip
@@ -321,10 +321,9 @@ class _Sure:
     ("wrong", "said"),
     [
         ("dial.weights=[0,-0.5,1]", "wanted numbers >= 0"),
-        ("dial.weights=[0.5,1]", "with 0 and the headline"),
-        ("dial.headline=3", "with 0 and the headline"),
+        ("dial.weights=[0.5,1.5]", "with 0 and the headline"),
+        ("dial.headline=1.25", "with 0 and the headline"),
         ("dial.keep=1.0", "wanted a share"),
-        ("pairs=200", "at most one look a reset"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused_before_anything_runs(wrong, said, tmp_path):

@@ -1,8 +1,8 @@
 """The table of results: what was not run stays visibly empty, and every cell can be made again."""
 
 import pytest
-from robopref.benchmarks import rewards_table
-from robopref.benchmarks.table import EMPTY, SEEDS, TASKS, document
+from robopref.benchmarks import dial_table, rewards_table
+from robopref.benchmarks.table import EMPTY, HEAD_SEED, HEAD_TASKS, SEEDS, TASKS, document
 from synthetic_run import make_run
 
 from robopref.arrays import InputError
@@ -72,3 +72,46 @@ def test_the_page_about_rewards_shows_films_per_seed_and_their_mean(tmp_path):
         "| 1 | 20 | 24 | 28 + 21 | 0.50 [0.30, 0.70] |" in text and "Mean over 2 seeds: RAPL 0.60 (target 0.75)" in text
     )
     assert "- `robopref run experiment=rapl seed=2 out=runs/2`" in text
+
+
+def dial_run(folder, seed, saved):
+    """A finished dial of 20 resets: the base touches in every second one, the headline's weight in a share of these."""
+    base = [1.0, 0.0] * 10
+    kept = [a if k / 20 >= saved else 0.0 for k, a in enumerate(base)]
+    cost = {"base": base, "w=0": base, "w=1": kept}
+    good = {name: [1] * 20 for name in cost}
+    one = {"episodes": 20}
+    metrics = {
+        "task": "point-mass", "seed": seed, "labels_asked": 30, "labels_marked": 12, "cost": "contact", "headline": "w=1", "zero_is_base": True,
+        "promise": {"wanted": 0.8, "may_lose": 0.02}, "policies": dict.fromkeys(cost, one), "weights": {"w=0": 0.0, "w=1": 1.0},
+        "command": f"robopref run experiment=safety_dial task=point-mass seed={seed} out=runs/a",
+    }  # fmt: skip
+    write_json(folder / "safety_dial" / "point-mass" / f"seed{seed}" / "metrics.json", metrics)
+    write_json(folder / "safety_dial" / "point-mass" / f"seed{seed}" / "outcomes.json", {"success": good, "cost": cost})
+
+
+@pytest.mark.parametrize(("saved", "said"), [(0.9, "reached"), (0.5, "**missed**")])
+def test_the_dial_s_section_judges_the_headline_over_all_seeds_and_draws_the_frontier(tmp_path, saved, said):
+    for seed in (0, 1):
+        dial_run(tmp_path, seed, saved)
+    text = document(tmp_path)
+    assert "## safety_dial" in text and f"points of success lost): {said}" in text and "2 of 3 seeds were run." in text
+    assert f"| **w=1** | 100.0% [100.0, 100.0] | +0.0 [+0.0, +0.0] | {0.5 * (1 - saved):.2f}" in text
+    assert f"### reach-wall\n\n{EMPTY}" in text and "`w=0` is the base on every reset: yes" in text
+    assert [path.name for path in dial_table.plots(tmp_path)] == ["point-mass.png"]
+    assert (tmp_path / "safety_dial/point-mass.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_every_head_stands_beside_the_cells_that_are_there(tmp_path):
+    assert "every_head" not in document(tmp_path)
+    for head in ("tokens", "flow", "gaussian"):
+        for task in HEAD_TASKS[: 2 if head == "flow" else 3]:
+            make_run(tmp_path / "every_head" / head / task / f"seed{HEAD_SEED}", task=task, seed=HEAD_SEED)
+    for task in HEAD_TASKS:
+        make_run(tmp_path / "align_metaworld" / task / f"seed{HEAD_SEED}", task=task, seed=HEAD_SEED)
+    text = document(tmp_path)
+    section = text.partition("## every_head")[2]
+    row = next(line for line in section.splitlines() if line.startswith("| flow |"))
+    assert row.count(EMPTY) == 2 and "flow lack cells" in section
+    make_run(tmp_path / "every_head" / "flow" / HEAD_TASKS[2] / f"seed{HEAD_SEED}", task=HEAD_TASKS[2], seed=HEAD_SEED)
+    assert "aligned policies 0.0 points apart (at most 10): kept" in document(tmp_path)

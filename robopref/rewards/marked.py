@@ -31,7 +31,7 @@ class Marked(torch.nn.Module):
     """
 
     def __init__(
-        self, dims: Dims, quantities: Mapping[str, Place] | None = None, sharpness: float = 4.0, members: int = 4, width: int = 32,
+        self, dims: Dims, quantities: Mapping[str, Place] | None = None, sharpness: float = 1.0, members: int = 8, width: int = 8,
     ) -> None:  # fmt: skip
         super().__init__()
         self.quantities = {name: _place(name, where, dims.observation) for name, where in (quantities or {}).items()}

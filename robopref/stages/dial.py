@@ -76,13 +76,12 @@ def of_task(config: Config) -> Config:
         raise InputError(
             f"dial.keep, dial.stride: got {dial['keep']}, {dial['stride']}, wanted a share in (0, 1) and >= 1."
         )
-    if config["pairs"] > config["rounds"]["resets"]:
-        raise InputError(
-            f"pairs: got {config['pairs']} looks and {config['rounds']['resets']} resets, wanted at most one look a reset. Raise rounds.resets."
-        )
     own = dial["tasks"].get(str(config["task"]).replace("_", "-").removesuffix("-v3"), dial["tasks"]["other"])
     env = own["env"] if "_target_" in own["env"] else {**config["env"], **own["env"]}
-    return {**config, "env": env, "dial": {**dial, "tasks": {}, **{k: v for k, v in own.items() if k != "env"}}}
+    base = {**config["base"], "clone": {**config["base"]["clone"], **own["clone"]}}
+    kept = {k: v for k, v in own.items() if k not in ("env", "clone", "rounds")}
+    rounds = {**config["rounds"], **own["rounds"]}
+    return {**config, "env": env, "base": base, "rounds": rounds, "dial": {**dial, "tasks": {}, **kept}}
 
 
 def collect(config: Config, out: Path) -> None:
@@ -168,7 +167,7 @@ def learn_marks(
     """The model of what the rater marks, its features scaled on all rollouts. marked (N,) bool. Raises `InputError` where all or none are."""
     dial, seed = config["dial"], config["seed"]
     torch.manual_seed(seed)
-    model = Marked(dims_of(config["env"]), dial["quantities"], 4.0 if dial["cost"] == "contact" else 0.0)
+    model = Marked(dims_of(config["env"]), dial["quantities"], 1.0 if dial["cost"] == "contact" else 0.0)
     model.fit_normalizer(segments(everything, dial["stride"]))
     seen, said = segments(shown, dial["stride"]), torch.from_numpy(marked.astype(np.float32))
 
