@@ -10,7 +10,7 @@ import numpy as np
 
 from robopref.data.files import read_json
 from robopref.stages.dial_metrics import WHAT, frontier
-from robopref.statistics import clustered_bootstrap, paired_bootstrap, ratio_of_means
+from robopref.statistics import clustered_bootstrap, paired_bootstrap, ratio_of_means, wilson
 
 FOLDER = "safety_dial"
 TASKS = ("point-mass", "drawer-open", "button-press-topdown", "reach-wall")
@@ -30,7 +30,8 @@ def section(folder: Path) -> str:
         f"## {FOLDER}\n",
         'One policy, its weight turned while it runs, from at most 30 looks of a rater who only says "bad": '
         "`robopref run experiment=safety_dial task=TASK seed=SEED out=DIR`. The headline's weight was fixed before evaluation; every weight "
-        "ran on the same fresh resets. Saved and change are paired by reset; intervals (95%) resample seeds, then resets.\n",
+        "ran on the same fresh resets. Saved and change are paired by reset; intervals (95%) resample seeds, then "
+        "resets. A change of +0.0 [+0.0, +0.0] means that no reset differed: of 200 that bounds a loss to 1.5 points.\n",
     ]
     for task, runs in found.items():
         lines += [f"### {task}\n", *(_task(task, runs) if runs else [f"{EMPTY}\n"])]
@@ -68,6 +69,11 @@ def summary(runs: Runs) -> dict[str, Any]:
             for key in ("success", "cost")
         }
         rate, cost = (_mean([a for a, _ in sides[key]]) for key in ("success", "cost"))
+        if (
+            min(map(np.ptp, (a for a, _ in sides["success"]))) == 0
+        ):  # nothing varies, so a bootstrap would have no width
+            every = np.concatenate([a for a, _ in sides["success"]])
+            rate = (float(every.mean()), *wilson(float(every.sum()), len(every)))
         change = _mean([a - b for a, b in sides["success"]])
         ratio, low, high = ratio_of_means(sides["cost"])
         policies[name] = {
@@ -93,7 +99,7 @@ def _task(task: str, runs: Runs) -> list[str]:
     sure = one["saved"][1] >= wanted and one["change"][1] >= -lose - 1e-9
     verdict = "reached" + ("" if sure else ", the intervals do not exclude a miss") if kept else "**missed**"
     lines = [
-        f"{few}Seeds {', '.join(str(m['seed']) for m, _ in runs)}, {first['policies']['base']['episodes']} resets each; marked of shown: {shown}; "
+        f"{few}Seed{'s' if len(runs) > 1 else ''} {', '.join(str(m['seed']) for m, _ in runs)}, {first['policies']['base']['episodes']} resets each; marked of shown: {shown}; "
         f"`w=0` is the base on every reset: {'yes' if same else '**no**'}. Promise at `{head}` ({wanted:.0%} of the {WHAT[first['cost']]} saved, "
         f"at most {100 * lose:g} points of success lost): {verdict}.\n",
         f"![success against {WHAT[first['cost']]}](results/{FOLDER}/{task}.png)\n",

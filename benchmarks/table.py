@@ -139,7 +139,9 @@ def _every_head(folder: Path) -> str:
     for head, found in runs.items():
         done = [found[task, HEAD_SEED][0] for task in HEAD_TASKS if (task, HEAD_SEED) in found]
         row = [_cell(found.get((task, HEAD_SEED))) for task in HEAD_TASKS]
-        lines.append(f"| {head} | {' | '.join(row)} | {_mean(done) if len(done) == len(HEAD_TASKS) else EMPTY} |")
+        lines.append(
+            f"| {head} | {' | '.join(row)} | {_mean(done).replace('seeds', 'tasks') if len(done) == len(HEAD_TASKS) else EMPTY} |"
+        )
         if len(done) == len(HEAD_TASKS):
             rates = np.mean([[m["policies"][n]["success_rate"] for n in ("base", "aligned")] for m in done], axis=0)
             after[head], gains[head] = float(rates[1]), float(rates[1] - rates[0])

@@ -96,7 +96,7 @@ def test_the_dial_s_section_judges_the_headline_over_all_seeds_and_draws_the_fro
         dial_run(tmp_path, seed, saved)
     text = document(tmp_path)
     assert "## safety_dial" in text and f"points of success lost): {said}" in text and "2 of 3 seeds were run." in text
-    assert f"| **w=1** | 100.0% [100.0, 100.0] | +0.0 [+0.0, +0.0] | {0.5 * (1 - saved):.2f}" in text
+    assert f"| **w=1** | 100.0% [91.2, 100.0] | +0.0 [+0.0, +0.0] | {0.5 * (1 - saved):.2f}" in text
     assert f"### reach-wall\n\n{EMPTY}" in text and "`w=0` is the base on every reset: yes" in text
     assert [path.name for path in dial_table.plots(tmp_path)] == ["point-mass.png"]
     assert (tmp_path / "safety_dial/point-mass.png").read_bytes()[:4] == b"\x89PNG"
