@@ -2,7 +2,8 @@
 
 One round on the point mass with the quickstart's settings scaled down: base, rollouts, 60 answers, alignment under the guard, gate,
 choice. Caught, fixed before the first run: the policy that stays is not significantly worse than the base (paired 95% interval over
-400 fresh resets not wholly below 0), and where the candidate is significantly worse, the door, the guard or the gate has said why.
+400 fresh resets not wholly below 0), and where the candidate is significantly worse, the door, the guard, the gate or the choice has
+said why.
 
 Run: robopref bench faults. Finished cells are kept in `runs/bench/faults`; remove that folder to measure again.
 """
@@ -23,6 +24,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.run import compose
 from robopref.stages import pipeline
 from robopref.stages.align import rounds_of
+from robopref.stages.choosing import BASE
 from robopref.stages.environments import roll
 from robopref.stages.parallel import single_thread
 from robopref.stages.pretrain import demonstrations_at, pretrain
@@ -39,9 +41,10 @@ RESETS = 400
 SETTINGS = [
     "env=point_mass", "task=point-mass", "experiment=quickstart", "workers=1", "rounds.count=1", "pairs=60", "policy.width=64",
     "policy.depth=2", "base.clone.steps=500", "base.rounds=2", "rounds.resets=32", f"align.steps={STEPS}", "guard.every=50",
+    f"choose.every={STEPS}",
 ]  # fmt: skip
 """Over the quickstart's: one round, a small network, fewer steps."""
-COST = {"flipped_30": 3.0, "steps_x10": 2.0}
+COST = {"flipped_30": 3.0, "flipped_30_quadratic": 3.0, "quadratic": 0.0, "steps_x10": 2.0}
 """Points of success that a stress may cost, on the mean over seeds, against the same round without it."""
 Rows = dict[str, dict[str, Any]]
 Config = dict[str, Any]
@@ -59,7 +62,7 @@ def run(quick: bool = False, out: Path = OUT) -> Rows:
 def cell(name: str, seed: int, out: Path) -> dict[str, Any]:
     """One fault at one seed, measured once and kept in `out`/seedS/NAME.
 
-    caught_by: door (an error), gate (rolled back), guard (stopped, then accepted) or nothing; said: its words. base, candidate, stays:
+    caught_by: door (an error), gate (rolled back), choice (the base was chosen), guard (stopped, then accepted) or nothing; said: its words. base, candidate, stays:
     success per fresh reset (the candidate's is missing where an error came first).
     """
     fault = (FAULTS | STRESSES)[name]
@@ -78,6 +81,11 @@ def _measure(fault: Fault, seed: int, place: Path, work: Path) -> dict[str, Any]
     guard, candidate, stays = made["guard"][0], work / "arms/aligned/round-0/align/policy", Path(made["policy"])
     if not guard["accepted"]:
         found |= {"caught_by": "gate", "said": guard["reason"]}
+    elif made["choice"]["chosen"] == BASE:
+        found |= {
+            "caught_by": "choice",
+            "said": f"by the learned reward the base is best: {made['choice']['predicted']}",
+        }
     elif guard["stopped"]:
         found |= {"caught_by": "guard", "said": guard["stopped"]}
     found["candidate"] = _success(config, candidate)
@@ -128,10 +136,10 @@ def _row(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     harmful = [_worse(one.get("candidate", one["base"]), one["base"]) for one in cells]
     slipped = [_worse(one["stays"], one["base"]) for one in cells]
     caught = [not s and (bool(one["said"]) or not h) for one, h, s in zip(cells, harmful, slipped, strict=True)]
-    by = {part: sum(one["caught_by"] == part for one in cells) for part in ("door", "guard", "gate", "")}
+    by = {part: sum(one["caught_by"] == part for one in cells) for part in ("door", "guard", "gate", "choice", "")}
     return {
         "measured": sum(caught) / len(cells), "target": 1.0, "ok": all(caught), "seeds": len(cells), "door": by["door"],
-        "guard": by["guard"], "gate": by["gate"], "accepted": by[""], "candidate_worse": sum(harmful), "stays_worse": sum(slipped),
+        "guard": by["guard"], "gate": by["gate"], "choice": by["choice"], "accepted": by[""], "candidate_worse": sum(harmful), "stays_worse": sum(slipped),
         "base": _mean(one["base"] for one in cells), "candidate": _mean(one["candidate"] for one in cells if "candidate" in one),
         "stays": _mean(one["stays"] for one in cells), "said": next((one["said"] for one in cells if one["said"]), ""),
     }  # fmt: skip

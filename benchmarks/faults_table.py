@@ -22,9 +22,9 @@ def section(folder: Path) -> str:
         "## Faults put into the loop\n",
         "One round on the point mass, the fault put in from outside: `robopref bench faults out=docs/results/bench/faults`. Caught, fixed "
         "before the first run: the policy that stays is not significantly worse than the base (paired 95% interval over 400 fresh resets), "
-        "and where the candidate is, the door, the guard or the gate said why. A fault that makes no candidate worse may be accepted.\n",
+        "and where the candidate is, the door, the guard, the gate or the choice said why. A fault that makes no candidate worse may be accepted.\n",
         _few(rows),
-        "| fault | seeds | caught | by door / guard / gate | accepted | candidate worse | stays worse | base → candidate, stays |",
+        "| fault | seeds | caught | by door / guard / gate / choice | accepted | candidate worse | stays worse | base → candidate, stays |",
         "|---|---|---|---|---|---|---|---|",
         *(_fault(FAULTS[name].what, row) for name, row in rows.items() if name in FAULTS),
         "\nCandidate worse, stays worse: seeds in which the interval lies below 0. An error at the door leaves no candidate.\n",
@@ -40,7 +40,7 @@ def _fault(what: str, row: Mapping[str, Any]) -> str:
     caught = round(row["measured"] * row["seeds"])
     candidate = "none" if row["candidate"] is None else percent(row["candidate"])
     return (
-        f"| {what} | {row['seeds']} | {caught} of {row['seeds']} | {row['door']} / {row['guard']} / {row['gate']} | {row['accepted']} | "
+        f"| {what} | {row['seeds']} | {caught} of {row['seeds']} | {row['door']} / {row['guard']} / {row['gate']} / {row['choice']} | {row['accepted']} | "
         f"{row['candidate_worse']} | {row['stays_worse']} | {percent(row['base'])} → {candidate}, {percent(row['stays'])} |"
     )
 

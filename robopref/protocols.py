@@ -67,6 +67,14 @@ class Labeler(Protocol):
 
 
 @runtime_checkable
+class Prepared(Protocol):
+    """A reward model that reads scales from episodes, labelled or not, before it learns from answers."""
+
+    def prepare(self, segments: Segments) -> None:
+        """See whole episodes (B, T, D); its normaliser is set before."""
+
+
+@runtime_checkable
 class WeighingLabeler(Protocol):
     """A labeler that also says how far its answers can be relied on."""
 

@@ -26,7 +26,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "align.chunks_per_trajectory": (int, 1, math.inf), "align.preference": (float, 0, math.inf),
     "align.kappa": (float, _SMALL, math.inf), "align.length_norm": (float, 0, math.inf), "align.anchor": (float, 0, math.inf),
     "align.anchor_chunks": (int, 1, math.inf), "align.proximal": (float, 0, math.inf), "align.trust": (float, 0, math.inf),
-    "choose.resets": (int, 0, 1000), "align.early": (float, 0, 100), "rounds.guidance": (float, 0, 10),
+    "choose.resets": (int, 0, 1000), "choose.every": (int, 1, math.inf), "align.early": (float, 0, 100), "rounds.guidance": (float, 0, 10),
     "guard.every": (int, 1, math.inf), "gate.first_reset": (int, 0, math.inf), "gate.episodes": (int, 1, math.inf),
     "gate.tolerance": (float, 0, 1), "gate.error": (float, _SMALL, 0.5),
     "condition.drop": (float, _SMALL, 1), "condition.guidance": (float, 0, math.inf), "best_of.candidates": (int, 1, 1000),

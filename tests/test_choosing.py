@@ -60,10 +60,30 @@ def test_the_highest_predicted_return_stays_and_the_folder_holds_it(tmp_path, mo
     monkeypatch.setattr(choosing, "load", lambda path: "reward" if path == tmp_path / "reward" else load(path))
     monkeypatch.setattr(choosing, "act", lambda policy, env, seeds, noise: asked.append(list(seeds)) or [1])
     monkeypatch.setattr(choosing, "predicted_returns", lambda model, episodes: np.array([next(values)]))
-    found = choosing.choose(config, folders, tmp_path / "reward", tmp_path / "chosen")
+    found = choosing.choose(config, folders, None, tmp_path / "reward", tmp_path / "chosen")
     assert found["chosen"] == "round-1" and found["predicted"] == {"round-0": 1.0, "round-1": 3.0, "average-2": 2.0}
     assert_close(load(tmp_path / "chosen" / "policy").state_dict(), load(folders[1]).state_dict(), rtol=0, atol=0)
     first = config["rounds"]["first_reset"] + 20_000 + 1000 * config["rounds"]["count"]
     assert asked == [[first, first + 1, first + 2]] * 3  # all on the same resets, which no round rolls out
-    again = choosing.choose(config, folders, tmp_path / "reward", tmp_path / "chosen")
+    again = choosing.choose(config, folders, None, tmp_path / "reward", tmp_path / "chosen")
     assert again == found and json.loads((tmp_path / "chosen" / "done.json").read_text()) == found
+
+
+def test_the_base_is_a_candidate_where_it_is_given_and_the_only_one_where_no_round_was_accepted(tmp_path):
+    folders = [save(policy(seed), tmp_path / f"{seed}") for seed in range(2)]
+    assert list(choosing.candidates(folders[1:], folders[0])) == ["base", "round-0"]
+    assert list(choosing.candidates([], folders[0])) == ["base"]
+    assert choosing.best({"base": 1.0, "round-0": 1.0}) == "base", "among equals nothing is changed"
+
+
+def test_of_the_weights_on_the_way_the_best_predicted_ones_are_kept():
+    learned, marks = policy(3), {100: policy(0).state_dict(), 200: policy(1).state_dict()}
+    last = {name: value.clone() for name, value in learned.state_dict().items()}
+    values = iter([1.0, 3.0, 2.0])
+    found = choosing.keep_best(learned, marks, lambda: next(values))
+    assert found == {"mark/kept": 200.0, "mark/predicted": 3.0, "mark/predicted_last": 2.0}
+    assert_close(learned.state_dict(), marks[200], rtol=0, atol=0)
+    learned.load_state_dict(last)
+    values = iter([1.0, 2.0, 3.0])
+    assert choosing.keep_best(learned, marks, lambda: next(values))["mark/kept"] == choosing.LAST
+    assert_close(learned.state_dict(), last, rtol=0, atol=0)

@@ -19,6 +19,8 @@ from torch import Tensor
 from robopref import statistics
 from robopref.arrays import InputError
 from robopref.losses.pairwise import flipped
+from robopref.networks.ensemble import both
+from robopref.protocols import Prepared
 from robopref.train import fit
 from robopref.types import PreferenceBatch, Segments
 
@@ -150,6 +152,8 @@ def _standardise(model: Any, pairs: PreferenceBatch) -> None:
     observation = torch.cat([s.observation[m] for s, m in zip(sides, live, strict=True)])
     action = torch.cat([s.action[m] for s, m in zip(sides, live, strict=True)])
     model.normalizer.fit(observation, action)
+    if isinstance(model, Prepared):
+        model.prepare(both(pairs.first, pairs.second))
 
 
 def _folds(pairs: int, members: int, groups: Tensor | None, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,8 @@ pairs. Training sees the teacher's answers only; the gate judges its own resets 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial as bind
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from robopref.learners.align import AlignSettings, calibrate
 from robopref.learners.guard import HeldOutGuard
 from robopref.policies.lora import LoRA
 from robopref.policies.realigned import realign
-from robopref.stages.choosing import choose
+from robopref.stages.choosing import choose, keep_best, predicted_success
 from robopref.stages.collect import collect_policy
 from robopref.stages.evidence import SCORES, asked, evidence
 from robopref.stages.gate import compare
@@ -58,7 +60,8 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
             accepted.append(policy)
     choice = {}
     if config["choose"]["resets"]:
-        choice = choose(config, accepted or [base], place / "align" / "reward", folder / "chosen")
+        sure = any(one["sure"] for one in record)
+        choice = choose(config, accepted, None if sure else base, place / "align" / "reward", folder / "chosen")
         policy = folder / "chosen" / "policy"
     return {"policy": str(policy), "guard": record, "choice": choice, "stores": [str(s) for s in stores]}
 
@@ -108,7 +111,10 @@ def _align_round(
     number = len(stores) - 1
     pictures = load(policy).spec.pictures
     trajectories, ranking, logs = evidence(config, stores, partial, pictures, arm=arm, round=number)
-    found, stopped = align_policy(config, policy, trajectories, ranking, preference, partial, logs, arm, number)
+    judge = None
+    if config["choose"]["resets"] and (partial / "reward").exists():
+        judge = bind(predicted_success, config, reward=load(partial / "reward"))
+    found, stopped = align_policy(config, policy, trajectories, ranking, preference, partial, logs, arm, number, judge)
     write_log(partial / "log.jsonl", logs)
     return {
         "answers": sum(asked(store) for store in stores),
@@ -121,11 +127,12 @@ def _align_round(
 
 def align_policy(
     config: Config, policy: Path, trajectories: list[Trajectory], ranking: Ranking, preference: float,
-    partial: Path, logs: list[dict[str, Any]], arm: str, number: int,
+    partial: Path, logs: list[dict[str, Any]], arm: str, number: int, judge: Callable[..., float] | None = None,
 ) -> tuple[dict[str, float], str]:  # fmt: skip
     """Align a policy folder on ranked trajectories into `partial`/policy under the held-out guard; returns its last measure and why it stopped.
 
-    It will act `rounds.guidance` beyond its training, away from the policy of the first round.
+    It will act `rounds.guidance` beyond its training, away from the policy of the first round. judge: predicted return of a policy; where
+    given, a training longer than `choose.every` steps ends with the best of the weights of every so many steps.
     """
     from hydra.utils import instantiate
 
@@ -140,6 +147,7 @@ def align_policy(
     watched, every = len(ranking.held_out) > 0, config["guard"]["every"]
     generator = torch.Generator().manual_seed(seed)
     rows, found, stopped = [], guard.measure() if watched else {}, ""
+    marks: dict[int, dict[str, torch.Tensor]] = {}
     for step, row in enumerate(
         learn(config, config["learner"], learned, reference, table, ranking, loss, settings, scale, generator), 1
     ):
@@ -151,12 +159,17 @@ def align_policy(
             if not go_on:
                 stopped = f"step {step}: held-out winners became less likely; rolled back to the last good weights"
                 break
+        if judge and step % config["choose"]["every"] == 0 and step < settings.steps:
+            marks[step] = {name: value.clone() for name, value in learned.state_dict().items()}
     fell, last = guard.finish(unchecked=watched and len(rows) % every != 0)
     if last:
         found = last
         logs.append({"stage": "align", "arm": arm, "round": number, "step": len(rows), **found})
     if fell:
         stopped = "at the end held-out winners were less likely than before; rolled back to the last good weights"
+    if judge and marks:
+        learned.eval()
+        found = {**found, **keep_best(learned, marks, lambda: judge(acting(config, learned, before, reference)))}
     logs += thin(rows, 25, stage="align", arm=arm, round=number)
     facts = {"scale": scale, "beta": settings.kappa / scale, "lr": settings.lr}
     save(

@@ -1,14 +1,18 @@
 """Choose: which of the policies that the rounds made stays, by the learned reward on free rollouts; nothing is asked or judged for it.
 
 Which weights a training ends with moves success by more than its settings do, and the reward model tells good rollouts from bad ones
-far better than the policy step learns from it. So every accepted round is a candidate, and so are averages of their weights.
+far better than the policy step learns from it. So every accepted round is a candidate, and so are averages of their weights; inside a
+long training so are its weights after every `choose.every` steps. The base is one too, unless a gate was sure that success held: what
+fifty resets cannot see, free rollouts may.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor, nn
 
 from robopref.checkpoint import load, save
 from robopref.networks.averaging import averaged
@@ -19,12 +23,17 @@ from robopref.stages.reward import predicted_returns
 from robopref.stages.units import unit
 
 Config = dict[str, Any]
+State = dict[str, Tensor]
+BASE = "base"
+LAST = -1
+"""The step by which `keep_best` calls the last weights."""
 
 
-def candidates(policies: list[Path]) -> dict[str, Any]:
-    """Name -> policy, of accepted policies in the order of their rounds: each one, the averages of the last ones, guidance off."""
+def candidates(policies: list[Path], base: Path | None = None) -> dict[str, Any]:
+    """Name -> policy: the base where one is given, each accepted policy by its round, the averages of the last ones, guidance off."""
     made = [plain(load(folder)) for folder in policies]
-    named = {f"round-{number}": policy for number, policy in enumerate(made)}
+    named = {BASE: plain(load(base))} if base else {}
+    named |= {f"round-{number}": policy for number, policy in enumerate(made)}
     named |= {f"average-{count}": averaged(made[-count:]) for count in range(2, len(made) + 1)}
     return named
 
@@ -34,20 +43,38 @@ def plain(policy: Any) -> Any:
     return policy.trained() if isinstance(policy, Realigned) else policy
 
 
-def choose(config: Config, policies: list[Path], reward: Path, place: Path) -> dict[str, Any]:
+def choose(config: Config, policies: list[Path], base: Path | None, reward: Path, place: Path) -> dict[str, Any]:
     """Roll out every candidate on the same free resets, keep the one of the highest mean predicted return in `place`/policy.
 
-    Returns {"chosen": name, "predicted": {name: mean predicted return in logits}}.
+    base: the policy that the rounds began with, where it may still be the best. Returns {"chosen": name, "predicted": {name: mean
+    predicted return in logits}}.
     """
 
     def make(partial: Path) -> dict[str, Any]:
-        named, model = candidates(policies), load(reward)
-        predicted = {name: _predicted(config, policy, model) for name, policy in named.items()}
+        named, model = candidates(policies, base), load(reward)
+        predicted = {name: predicted_success(config, policy, model) for name, policy in named.items()}
         chosen = best(predicted)
-        save(named[chosen], partial / "policy", provenance(config, [], policies[-1], chosen=chosen))
+        last = policies[-1] if policies else base
+        assert last is not None  # without an accepted round no gate was sure
+        save(named[chosen], partial / "policy", provenance(config, [], last, chosen=chosen))
         return {"chosen": chosen, "predicted": {name: round(value, 4) for name, value in predicted.items()}}
 
     return unit(place, make)
+
+
+def keep_best(policy: nn.Module, marks: Mapping[int, State], judge: Callable[[], float]) -> dict[str, float]:
+    """Give `policy` back the weights of the step that `judge` puts highest, among those at hand and those it has now, which are the last.
+
+    marks: step -> weights of before. Returns the step that was kept and what was predicted of it and of the last weights, for the record.
+    """
+    states = {**marks, LAST: {name: value.clone() for name, value in policy.state_dict().items()}}
+    predicted = {}
+    for step, state in states.items():
+        policy.load_state_dict(state)
+        predicted[step] = judge()
+    kept = max(predicted, key=lambda step: predicted[step])
+    policy.load_state_dict(states[kept])
+    return {"mark/kept": float(kept), "mark/predicted": predicted[kept], "mark/predicted_last": predicted[LAST]}
 
 
 def best(predicted: Mapping[str, float]) -> str:
@@ -55,7 +82,8 @@ def best(predicted: Mapping[str, float]) -> str:
     return max(predicted, key=lambda name: predicted[name])
 
 
-def _predicted(config: Config, policy: Any, reward: Any) -> float:
+def predicted_success(config: Config, policy: Any, reward: Any) -> float:
+    """Mean predicted return, in logits, of a policy on the free resets that no round rolls out."""
     first = config["rounds"]["first_reset"] + 10_000 * config["seed"] + 1000 * config["rounds"]["count"]
     seeds = range(first, first + config["choose"]["resets"])
     return float(predicted_returns(reward, act(policy, config["env"], seeds, config["seed"])).mean())

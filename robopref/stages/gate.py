@@ -60,7 +60,7 @@ def compare(config: Config, old: tuple[Path, Path], new: tuple[Path, Path]) -> d
     difference = float((after - before).mean())
     accepted = test.decision == "held" or (test.decision == "open" and difference >= -tolerance - 1e-9)
     return {
-        "accepted": accepted, "reason": _reason(test, seen, after - before, tolerance), "success_before": float(before.mean()),
+        "accepted": accepted, "sure": test.decision == "held", "reason": _reason(test, seen, after - before, tolerance), "success_before": float(before.mean()),
         "success_after": float(after.mean()), "ci95_before": list(wilson(int(before.sum()), seen)),
         "ci95_after": list(wilson(int(after.sum()), seen)), "episodes": seen, "difference": difference,
         "evidence_fell": round(test.evidence_fell, 4), "evidence_held": round(test.evidence_held, 4),

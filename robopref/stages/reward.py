@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import segments
+from robopref.protocols import Prepared
 from robopref.train import fit
 from robopref.types import Dims, PreferenceBatch
 
@@ -53,6 +54,8 @@ def fit_reward(
     model = instantiate(config, _partial_=True)(dims=dims)
     live = every.mask.bool()
     model.normalizer.fit(every.observation[live], every.action[live])
+    if isinstance(model, Prepared):
+        model.prepare(every)
     first, second = (torch.tensor([a[k] for a in answers]) for k in range(2))
     prob, weight = (torch.tensor([a[k] for a in answers], dtype=torch.float32) for k in (2, 3))
     batch = PreferenceBatch(every[first], every[second], prob, weight)
