@@ -6,6 +6,7 @@ learns from that batch, up to the order of sums. A learner that takes no share c
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -64,4 +65,7 @@ def _state() -> Any:
         raise InputError(
             f"processes: got {count()} without accelerate, wanted it: pip install 'robopref[vla]'."
         ) from error
-    return Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    # Threads of a group that still stands when the interpreter ends may abort the process after its work is done.
+    atexit.register(accelerator.end_training)
+    return accelerator

@@ -246,7 +246,8 @@ def test_a_command_survives_its_message():
     told = wire.message(command)
     again = wire.read(told["header"]["frame_id"], told["joint_names"], told["points"])
     assert (again.epoch, again.seq, again.step, again.chunk, again.gripper) == (3, 1207, 4, 88, 0.04)
-    assert again.seen == pytest.approx(command.seen, abs=1e-6) and np.array_equal(again.target, HOME)
+    assert again.seen == pytest.approx(command.seen, abs=1e-6)
+    np.testing.assert_allclose(again.target, HOME, rtol=0, atol=0.5001e-9)  # sent in billionths of a radian
     assert again.duration == pytest.approx(0.066) and again.fault == Reason.NONE
 
 
