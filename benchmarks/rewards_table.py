@@ -1,6 +1,6 @@
 """docs/results_rewards.md from the committed metrics of rewards and transfer: `python -m robopref.benchmarks.rewards_table`.
 
-Reads docs/results/{noise,regret,cpl}/TASK-seedK/metrics.json, rapl/seedK, pearl/SOURCE-TARGET, human_labels/FILE and bench/{iql,reward}. What was
+Reads docs/results/{noise,regret,cpl}/TASK-seedK/metrics.json, rapl/seedK, pearl/SOURCE-TARGET, pearl_policies/SOURCE-TARGET-seedK, human_labels/FILE and bench/{iql,reward}. What was
 not run stays visibly empty.
 """
 
@@ -37,6 +37,9 @@ def document(folder: Path) -> str:
         "[rewards.md](rewards.md).\n",
         noise(_found(folder / "noise")),
         transfer(_found(folder / "pearl")),
+        policies(
+            "pearl", "Policies from carried labels", _found(folder / "pearl_policies"), "source=[TASK] target=TASK"
+        ),
         human(_found(folder / "human_labels")),
         films(_found(folder / "rapl")),
         policies("regret", "Labels by return and by regret", _found(folder / "regret")),
@@ -186,9 +189,9 @@ def _film_row(seed: str, metrics: Mapping[str, Any]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def policies(experiment: str, title: str, found: Found) -> str:
-    """Success of every arm of an experiment about label models."""
-    command = f"robopref run experiment={experiment} task=TASK seed=S out=DIR"
+def policies(experiment: str, title: str, found: Found, about: str = "task=TASK") -> str:
+    """Success of every arm of an experiment that learns policies from stored episodes."""
+    command = f"robopref run experiment={experiment} {about} seed=S out=DIR"
     if not found:
         return f"## {title}\n\n{EMPTY}: `{command}`\n"
     names = list(dict.fromkeys(name for one in found.values() for name in one["policies"]))

@@ -9,7 +9,7 @@ from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import chunk_table
 from robopref.learners.clone import fit_normalizer
 from robopref.learners.contrast import VARIANTS, ContrastSettings, contrast
-from robopref.learners.iql import IQLSettings, Values, follow, iql, transitions
+from robopref.learners.iql import IQLSettings, Values, follow, iql, transitions, weights
 from robopref.losses.contrastive import contrastive
 from robopref.losses.pairwise import sigmoid
 from robopref.policies.diffusion import Diffusion
@@ -109,6 +109,14 @@ def test_a_larger_inverse_temperature_is_greedier_and_zero_is_cloning():
     reward = lambda ts: [(t.action.mean(1) > 0).astype(np.float32) for t in ts]  # noqa: E731
     cloned, mild, greedy = (learned(reward, gamma=0.0, inv_temperature=k) for k in (0.0, 1.0, 10.0))
     assert abs(cloned) < 0.15 and cloned < mild < greedy
+
+
+def test_weights_do_not_depend_on_the_scale_of_the_rewards_and_errors_stay_small():
+    advantage = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    assert_close(weights(advantage, 1.0, 2.0), weights(7.0 * advantage, 7.0, 2.0))
+    assert_close(weights(advantage, 1.0, 2.0), torch.exp(2.0 * advantage / advantage.std()).clamp(max=100.0))
+    assert_close(weights(advantage, 0.0, 2.0), torch.ones(64))
+    assert (weights(1e-4 * advantage, 1.0, 2.0) - 1.0).abs().max() < 0.02
 
 
 def test_no_reward_teaches_nothing():

@@ -1,7 +1,8 @@
 """Implicit Q-learning on relabelled data (Kostrikov et al. 2022): values inside the data, a policy by weighted cloning.
 
-V follows the upper expectile of Q, Q follows r + gamma V', the policy clones chunks with weight min(exp(inv_temperature A), 100), A = Q - V.
-`inv_temperature` multiplies the advantage: larger is greedier, 0 is cloning. (Other code divides by a temperature: theirs = 1 / ours.)
+V follows the upper expectile of Q, Q follows r + gamma V', the policy clones chunks with weight min(exp(inv_temperature A / s), 100), A = Q - V
+and s its standard deviation in the batch, so that rewards of any scale and shape are followed alike (the paper has s = 1). `inv_temperature`
+multiplies the advantage: larger is greedier, 0 is cloning. (Other code divides by a temperature: theirs = 1 / ours.)
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from robopref.networks.mlp import mlp
 from robopref.protocols import Policy
 from robopref.train import fit
 
+LEAST = 0.05
+"""Advantages that spread by less than this share of the range of the rewards are errors of the critics, and stay as small as they are."""
+
 
 @dataclass(frozen=True)
 class IQLSettings:
@@ -30,7 +34,7 @@ class IQLSettings:
     batch: int = 256
     gamma: float = 0.99
     expectile: float = 0.7
-    inv_temperature: float = 3.0
+    inv_temperature: float = 2.0
     tau: float = 0.005
     """Share of the new critic in its target per step."""
     width: int = 256
@@ -76,6 +80,8 @@ class Transitions:
     """(m,) int64: steps whose successor was stored. An episode's last step ended by a time limit, not by the task."""
     left: Tensor
     """(M,) int64: steps of the episode from this one on."""
+    span: float
+    """Largest minus least reward."""
 
 
 def transitions(policy: nn.Module, trajectories: Sequence[Trajectory], rewards: Sequence[np.ndarray]) -> Transitions:
@@ -92,7 +98,7 @@ def transitions(policy: nn.Module, trajectories: Sequence[Trajectory], rewards: 
     usable = torch.nonzero(left > 1).squeeze(-1)
     if len(usable) == 0:
         raise InputError("iql: got only episodes of one step, wanted some with at least two.")
-    return Transitions(state, action.clamp(-1, 1), torch.from_numpy(reward), usable, left)
+    return Transitions(state, action.clamp(-1, 1), torch.from_numpy(reward), usable, left, float(np.ptp(reward)))
 
 
 def iql(
@@ -153,9 +159,16 @@ def actor_loss(
                 pair = torch.cat([data.state[at], data.action[at]], dim=-1)
                 best = torch.minimum(*(critic(pair).squeeze(-1) for critic in target))
                 advantage = advantage + (best - values.v(data.state[at])) * inside * settings.gamma**ahead
-    weight = (settings.inv_temperature * advantage).exp().clamp(max=100.0)
+    weight = weights(advantage, data.span, settings.inv_temperature)
     chunks = table.chunks[rows]
     return (weight * policy.loss(chunks, policy.draw(chunks, generator))).mean()
+
+
+def weights(advantage: Tensor, span: float, inv_temperature: float) -> Tensor:
+    """How much each chunk is cloned, (B,): all alike where every reward was the same (`span` 0)."""
+    if span == 0 or len(advantage) < 2:
+        return torch.ones_like(advantage)
+    return (inv_temperature * advantage / advantage.std().clamp(min=LEAST * span)).exp().clamp(max=100.0)
 
 
 @torch.no_grad()

@@ -178,13 +178,18 @@ def _picture(config: Config, out: Path, fitted: Transfer, sources: list[Source],
 
 
 def learn(config: Config, out: Path) -> None:
-    """A reward per kind of label, and a policy per arm, all from the same target episodes."""
+    """A reward per kind of label, and a policy per arm, all from the same target episodes.
+
+    What the transfer says is how sure it is, not how often people would agree, so the reward learns its sides: from its shades
+    it learns gaps that are too small where they should be large.
+    """
     from hydra.utils import instantiate
 
     targets = _load(out, config["target"])
     rows = read_json(out / "labels" / "pairs.json")
     windows = [(Window(a, 0, len(targets[a])), Window(b, 0, len(targets[b]))) for a, b, _ in rows]
-    carried = [Pair(a, b, p, source="transfer") for (a, b), (_, _, p) in zip(windows, rows, strict=True)]
+    sides = [0.5 + 0.5 * float(np.sign(p - 0.5)) for _, _, p in rows]
+    carried = [Pair(a, b, side, source="transfer") for (a, b), side in zip(windows, sides, strict=True)]
     answers = Teacher(criterion=config["transfer"]["teacher"]).label(
         [targets[a.episode] for a, _ in windows], [targets[b.episode] for _, b in windows]
     )
