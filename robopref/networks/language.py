@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,14 +36,17 @@ def words_of(sentence: str, most: int) -> list[str]:
 
 
 @lru_cache(maxsize=4096)
-def hashed(sentence: str, most: int, buckets: int) -> Tensor:
-    """Features of a sentence's words, (most, MOST) int64: places 1 to `buckets` of a table, 0 where there is no word or feature."""
-    table = torch.zeros(most, MOST, dtype=torch.int64)
+def hashed(sentence: str, most: int, buckets: int) -> np.ndarray:
+    """Features of a sentence's words, (most, MOST) int64: places 1 to `buckets` of a table, 0 where there is no word or feature.
+
+    No tensor: one that is kept would carry the mode in which it was made (inference, fake) into every later use.
+    """
+    table = np.zeros((most, MOST), dtype=np.int64)
     for row, word in enumerate(words_of(sentence, most)):
         marked = f"<{word}>"
         grams = [marked[i : i + n] for n in GRAMS for i in range(len(marked) - n + 1)]
         features = list(dict.fromkeys([f"word:{word}", *grams]))[:MOST]
-        table[row, : len(features)] = torch.tensor([1 + crc32(one.encode()) % buckets for one in features])
+        table[row, : len(features)] = [1 + crc32(one.encode()) % buckets for one in features]
     return table
 
 
@@ -64,9 +68,8 @@ class WordEmbedding(nn.Module):
         """B sentences -> vectors (B, words, width) and mask (B, words); each distinct sentence is looked up once."""
         distinct = list(dict.fromkeys(sentences))
         device = self.table.weight.device
-        features = torch.stack([hashed(one, self.words, self.buckets) for one in distinct]).to(
-            device
-        )  # (S, words, MOST)
+        found = np.stack([hashed(one, self.words, self.buckets) for one in distinct])
+        features = torch.from_numpy(found).to(device)  # (S, words, MOST)
         live = features > 0
         total = self.table(features).sum(dim=2)  # (S, words, width); padding is zero
         mean = total / live.sum(dim=2, keepdim=True).clamp(min=1)
