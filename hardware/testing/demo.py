@@ -36,7 +36,7 @@ def demo(options: dict[str, str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = Path(options["checkpoint"]).resolve() if "checkpoint" in options else _aligned(out)
     environments = build()
-    with socket.create_server(("127.0.0.1", 0)) as page, own_network() as private:
+    with _page() as page, own_network() as private:
         print(
             "peers run in a network of their own"
             if private
@@ -59,6 +59,14 @@ def demo(options: dict[str, str]) -> int:
         print(f"{'ok  ' if row['ok'] else 'MISS'} {name}: {row['measured']} (wanted {row['wanted']})")
     print(f"label what was recorded: robopref annotate {report['dataset']}")
     return 0 if all(row["ok"] for row in report["verdict"].values()) else 1
+
+
+def _page() -> socket.socket:
+    """A socket of this machine's own network for the operator's page; its protocol is named, so that asyncio sends replies at once."""
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.bind(("127.0.0.1", 0))
+    bound.listen()
+    return bound
 
 
 def verdict(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
