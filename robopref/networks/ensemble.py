@@ -32,6 +32,25 @@ class Calibration(nn.Module):
         return (self.scale * logit).double().sigmoid().mean(dim=0)
 
 
+class Compared(nn.Module):
+    """A reward learner that prefers the segment of the higher return. It has `calibration` and `returns`, segments -> (K, B) of its members."""
+
+    calibration: Calibration
+
+    def returns(self, segments: Segments) -> Tensor:
+        """Return of segments for every member, (K, B), in logits."""
+        raise NotImplementedError
+
+    def logits(self, first: Segments, second: Segments) -> Tensor:
+        """Logit of P(first preferred) for every member, (K, B)."""
+        one, other = self.returns(both(first, second)).chunk(2, dim=1)
+        return one - other
+
+    def prob_first(self, first: Segments, second: Segments) -> Tensor:
+        """Calibrated P(first preferred), (B,)."""
+        return self.calibration(self.logits(first, second))
+
+
 def step_networks(inputs: int, width: int, members: int, outputs: int = 1, depth: int = 2) -> nn.ModuleList:
     """`members` multilayer perceptrons (..., inputs) -> (..., outputs)."""
     return nn.ModuleList(mlp((inputs, *[width] * depth, outputs)) for _ in range(members))

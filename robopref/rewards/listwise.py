@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.losses.members import preference_loss
-from robopref.networks.ensemble import Calibration, both, reduce_steps
+from robopref.networks.ensemble import Calibration, Compared, reduce_steps
 from robopref.networks.mlp import mlp
 from robopref.networks.normalizer import Normalizer
 from robopref.types import Dims, PreferenceBatch, Segments
@@ -23,7 +23,7 @@ TINY = 1e-4
 """Smallest utility: keeps the logarithm finite where every step scores -1."""
 
 
-class Listwise(nn.Module):
+class Listwise(Compared):
     """K networks (LeakyReLU, tanh out) of step rewards in [-1, 1]; `score` is their mean, least, or mean - 5 deviations.
 
     Published: width 128, 1000 answers. With a few dozen answers that width ranks new segments worse than 64.
@@ -83,15 +83,6 @@ class Listwise(nn.Module):
         if self.link == "exponential":
             return reduce_steps(each, segments.mask, "sum")
         return (1 + reduce_steps(each, segments.mask, "mean")).clamp(min=TINY).log()
-
-    def logits(self, first: Segments, second: Segments) -> Tensor:
-        """Logit of P(first preferred) for every member, (K, B)."""
-        one, other = self.returns(both(first, second)).chunk(2, dim=1)
-        return one - other
-
-    def prob_first(self, first: Segments, second: Segments) -> Tensor:
-        """Calibrated P(first preferred), (B,)."""
-        return self.calibration(self.logits(first, second))
 
     def loss(self, batch: PreferenceBatch, share: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
         """Weighted cross-entropy, averaged over members, and what to log."""

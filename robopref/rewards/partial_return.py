@@ -10,16 +10,16 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robopref.arrays import InputError
 from robopref.losses.members import preference_loss
-from robopref.networks.ensemble import Calibration, both, reduce_steps, step_networks
+from robopref.networks.ensemble import Calibration, Compared, reduce_steps, step_networks
 from robopref.networks.normalizer import Normalizer
 from robopref.types import Dims, PreferenceBatch, Segments
 
 
-class PartialReturn(nn.Module):
+class PartialReturn(Compared):
     """K networks of step rewards in [-1, 1]; `score` is their mean, `uncertainty` their deviation."""
 
     centre: Tensor
@@ -68,15 +68,6 @@ class PartialReturn(nn.Module):
     def returns(self, segments: Segments) -> Tensor:
         """Reduced score of whole segments for every member, (K, B), in units of the temperature."""
         return reduce_steps(self.members(segments), segments.mask, self.reduce) / self.temperature
-
-    def logits(self, first: Segments, second: Segments) -> Tensor:
-        """Logit of P(first preferred) for every member, (K, B)."""
-        one, other = self.returns(both(first, second)).chunk(2, dim=1)
-        return one - other
-
-    def prob_first(self, first: Segments, second: Segments) -> Tensor:
-        """Calibrated P(first preferred), (B,)."""
-        return self.calibration(self.logits(first, second))
 
     def loss(self, batch: PreferenceBatch, share: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
         """Weighted cross-entropy, averaged over members, and what to log. share (K, B): a pair's weight for a member."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.losses.members import preference_loss
-from robopref.networks.ensemble import Calibration, both, reduce_steps
+from robopref.networks.ensemble import Calibration, Compared, both, reduce_steps
 from robopref.networks.mlp import mlp
 from robopref.networks.normalizer import Normalizer
 from robopref.types import Dims, PreferenceBatch, Segments
@@ -24,7 +24,7 @@ GAIN = 5.0
 """Weights are learned divided by this, so that a few hundred steps of Adam can carry them as far as the labels ask."""
 
 
-class Progress(nn.Module):
+class Progress(Compared):
     """K networks of progress, each with its own weights: step reward = w_p f + w_r T (f' - f) + w_x x."""
 
     centre: Tensor
@@ -85,15 +85,6 @@ class Progress(nn.Module):
     def returns(self, segments: Segments) -> Tensor:
         """Mean step reward of segments for every member, (K, B)."""
         return reduce_steps(self.members(segments), segments.mask, "mean")
-
-    def logits(self, first: Segments, second: Segments) -> Tensor:
-        """Logit of P(first preferred) for every member, (K, B)."""
-        one, other = self.returns(both(first, second)).chunk(2, dim=1)
-        return one - other
-
-    def prob_first(self, first: Segments, second: Segments) -> Tensor:
-        """Calibrated P(first preferred), (B,)."""
-        return self.calibration(self.logits(first, second))
 
     def loss(self, batch: PreferenceBatch, share: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of the preferences, the order of time, and the ridge; logs (`reward/loss` is the first alone)."""

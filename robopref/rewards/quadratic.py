@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.losses.members import preference_loss
-from robopref.networks.ensemble import Calibration, both
+from robopref.networks.ensemble import Calibration, Compared
 from robopref.networks.normalizer import Normalizer
 from robopref.types import Dims, PreferenceBatch, Segments
 
@@ -25,7 +25,7 @@ GAIN = 20.0
 """Weights are learned divided by this, so that a few hundred steps of Adam can carry them as far as the answers ask."""
 
 
-class Quadratic(nn.Module):
+class Quadratic(Compared):
     """K weight vectors of a quadratic step reward."""
 
     centre: Tensor
@@ -77,15 +77,6 @@ class Quadratic(nn.Module):
     def returns(self, segments: Segments) -> Tensor:
         """Late-weighted mean step reward of segments for every member, (K, B), in logits."""
         return self._mean(self.members(segments)[..., None], segments.mask).squeeze(-1)
-
-    def logits(self, first: Segments, second: Segments) -> Tensor:
-        """Logit of P(first preferred) for every member, (K, B)."""
-        one, other = self.returns(both(first, second)).chunk(2, dim=1)
-        return one - other
-
-    def prob_first(self, first: Segments, second: Segments) -> Tensor:
-        """Calibrated P(first preferred), (B,)."""
-        return self.calibration(self.logits(first, second))
 
     def loss(self, batch: PreferenceBatch, share: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
         """Weighted cross-entropy, averaged over members, plus the ridge; logs (`reward/loss` is the first alone)."""

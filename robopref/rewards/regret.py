@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.losses.members import preference_loss
-from robopref.networks.ensemble import Calibration, both, reduce_steps, step_networks
+from robopref.networks.ensemble import Calibration, Compared, both, reduce_steps, step_networks
 from robopref.networks.normalizer import Normalizer
 from robopref.types import Dims, PreferenceBatch, Segments
 
 
-class Regret(nn.Module):
+class Regret(Compared):
     """K pairs of networks: step reward r(s, a) in [-1, 1] and value V(s)."""
 
     centre: Tensor
@@ -99,15 +99,6 @@ class Regret(nn.Module):
     def returns(self, segments: Segments) -> Tensor:
         """Minus the regret of segments for every member, (K, B), in units of the temperature."""
         return reduce_steps(self.parts(segments)[2], segments.mask, self.reduce) / self.temperature
-
-    def logits(self, first: Segments, second: Segments) -> Tensor:
-        """Logit of P(first preferred) for every member, (K, B)."""
-        one, other = self.returns(both(first, second)).chunk(2, dim=1)
-        return one - other
-
-    def prob_first(self, first: Segments, second: Segments) -> Tensor:
-        """Calibrated P(first preferred), (B,)."""
-        return self.calibration(self.logits(first, second))
 
     def loss(self, batch: PreferenceBatch, share: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of the preferences plus the expectile fit of V, and what to log (`reward/loss` without the latter)."""

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from robopref.arrays import InputError
 from robopref.losses.members import preference_loss
-from robopref.networks.ensemble import Calibration, both
+from robopref.networks.ensemble import Calibration, Compared
 from robopref.networks.normalizer import Normalizer
 from robopref.networks.preference_transformer import PreferenceTransformer
 from robopref.types import Dims, PreferenceBatch, Segments
 
 
-class Transformer(nn.Module):
+class Transformer(Compared):
     """K small transformers. Published size: width 256, 1 layer, 4 heads, for thousands of answers; with dozens, 32 ranks better."""
 
     centre: Tensor
@@ -85,15 +85,6 @@ class Transformer(nn.Module):
         if not self.attention:
             weight = (segments.mask / segments.mask.sum(dim=1, keepdim=True).clamp(min=1)).expand_as(reward)
         return (weight * reward).sum(dim=-1) / self.temperature
-
-    def logits(self, first: Segments, second: Segments) -> Tensor:
-        """Logit of P(first preferred) for every member, (K, B)."""
-        one, other = self.returns(both(first, second)).chunk(2, dim=1)
-        return one - other
-
-    def prob_first(self, first: Segments, second: Segments) -> Tensor:
-        """Calibrated P(first preferred), (B,)."""
-        return self.calibration(self.logits(first, second))
 
     def loss(self, batch: PreferenceBatch, share: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
         """Weighted cross-entropy, averaged over members, and what to log."""
