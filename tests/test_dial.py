@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from robopref.envs.point_mass import PointMass
+from small_heads import DIMS, HEADS, acted, head
 from torch.testing import assert_close
 
 from robopref.arrays import InputError, Trajectory
@@ -23,21 +23,7 @@ from robopref.rewards.marked import Marked
 from robopref.run import compose, main
 from robopref.stages.dial import chosen, learn_marks, looks, of_task, show
 from robopref.statistics import ratio_of_means
-from robopref.types import Dims, Observation, Segments
-
-DIMS = Dims(observation=3, action=2)
-HEADS = ["diffusion", "flow", "gaussian", "tokens"]
-STATE = Observation(torch.linspace(-1, 1, 12).view(4, 1, 3))
-
-
-def head(name, seed=0):
-    torch.manual_seed(seed)
-    small = {"width": 32, "depth": 1}
-    return instantiate(compose([f"policy={name}"])["policy"], _partial_=True)(dims=DIMS, **small).eval()
-
-
-def acted(policy):
-    return policy.act(STATE, torch.Generator().manual_seed(5))
+from robopref.types import Dims, Segments
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hydra.utils import instantiate
+from small_heads import DIMS, HEADS, STATE, acted, head
 from torch.testing import assert_close
 
 from robopref.arrays import InputError
@@ -10,22 +10,7 @@ from robopref.checkpoint import load, save
 from robopref.policies.gaussian import Gaussian
 from robopref.policies.real_time_chunking import RealTimeChunking
 from robopref.policies.realigned import Realigned, realign
-from robopref.run import compose
-from robopref.types import Chunks, Dims, Observation
-
-DIMS = Dims(observation=3, action=2)
-HEADS = ["diffusion", "flow", "gaussian", "tokens"]
-STATE = Observation(torch.linspace(-1, 1, 12).view(4, 1, 3))
-
-
-def head(name, seed=0):
-    torch.manual_seed(seed)
-    small = {"width": 32, "depth": 1}
-    return instantiate(compose([f"policy={name}"])["policy"], _partial_=True)(dims=DIMS, **small).eval()
-
-
-def acted(policy):
-    return policy.act(STATE, torch.Generator().manual_seed(5))
+from robopref.types import Chunks
 
 
 def chunks():
