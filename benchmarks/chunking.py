@@ -52,11 +52,11 @@ def policy(
     from robopref.envs.metaworld import MetaWorld
 
     from robopref.data.windows import chunk_table
+    from robopref.episodes import Episode
     from robopref.learners.clone import clone, fit_normalizer
     from robopref.policies.diffusion import Diffusion
     from robopref.policies.flow import Flow
     from robopref.policies.scripted import Imperfection
-    from robopref.rollout import Episode
     from robopref.stages.collect import scripted_episode
     from robopref.types import Dims
 

@@ -85,6 +85,7 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
         self._pictures: Pictures | None = None
         self._codec: StateCodec | None = None
         self._frame = np.zeros(39)
+        self._action = np.zeros(4, np.float32)
         self._over = True
 
     def reset(
@@ -109,13 +110,23 @@ class MetaWorld(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Apply an action (4,). Raises `InputError` for a wrong shape, NaN, or an episode that is over."""
+        self.simulate(action)
+        return self.outcome()
+
+    def simulate(self, action: np.ndarray) -> None:
+        """The physics of a step (for `repeat`, of its first), most of it in MuJoCo. Raises `InputError` like `step`."""
         if self._over:
             raise InputError(f"MetaWorld.step: got a step after the episode's end ({self.task}). Call reset first.")
-        action = _checked(action)
-        frame, reward, numbers = self._advance(action)
+        self._action = _checked(action)
+        self._advance.simulate(self._action)
+
+    def outcome(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """What `step` returns for the action that was simulated last."""
+        frame, reward, numbers = self._advance.outcome(self._action)
         success, touched = bool(numbers["success"]), self._touching()
         for _ in range(self.repeat - 1):
-            frame, more, numbers = self._advance(action)
+            self._advance.simulate(self._action)
+            frame, more, numbers = self._advance.outcome(self._action)
             reward, success = reward + more, success or bool(numbers["success"])
             touched = touched or self._touching()
         self._frame = frame

@@ -165,15 +165,26 @@ class LeanStep:
         self._hand = views.body("hand").xpos
         self._right, self._left = views.body("rightclaw").xpos, views.body("leftclaw").xpos
 
-    def __call__(self, action: np.ndarray) -> tuple[np.ndarray, float, dict[str, Any]]:
-        """Apply `action` (4,) float32 within [-1, 1]. Returns observation (39,) float64, reward and numbers."""
+    def simulate(self, action: np.ndarray) -> None:
+        """Apply `action` (4,) float32 within [-1, 1]: `frame_skip` substeps and a forward pass, bit for bit as Meta-World does them.
+
+        Meta-World also computes contact forces per body, which nothing reads, and moves target sites, which its forward
+        pass moves back. Two calls, both long, on purpose: each lets go of Python's lock, and threads that wait for it after
+        every short call lose more than the collisions of the first substep, which the forward pass has found already.
+        """
         sim = self._sim
         moves = (action * sim.action_scale).tolist()
         at = zip(self._mocap.tolist(), moves, self._reach, strict=False)
         self._mocap[:] = [min(max(position + move, low), high) for position, move, (low, high) in at]
         grip = float(action[3])
         self._control[:] = (grip, -grip)
-        self._simulate()
+        self._turn[:] = (1.0, 0.0, 1.0, 0.0)
+        mujoco.mj_step(self._model, self._data, nstep=sim.frame_skip)
+        mujoco.mj_forward(self._model, self._data)
+
+    def outcome(self, action: np.ndarray) -> tuple[np.ndarray, float, dict[str, Any]]:
+        """Observation (39,) float64, reward and numbers after the action that was simulated last."""
+        sim = self._sim
         sim.curr_path_length += 1
         sim.data = self._views
         try:
@@ -182,17 +193,6 @@ class LeanStep:
         finally:
             sim.data = self._data
         return frame, reward, numbers
-
-    def _simulate(self) -> None:
-        """`frame_skip` substeps and a forward pass, bit for bit as Meta-World does them.
-
-        Meta-World also computes contact forces per body, which nothing reads, and moves target sites, which its forward
-        pass moves back. Two calls, both long, on purpose: each lets go of Python's lock, and threads that wait for it after
-        every short call lose more than the collisions of the first substep, which the forward pass has found already.
-        """
-        self._turn[:] = (1.0, 0.0, 1.0, 0.0)
-        mujoco.mj_step(self._model, self._data, nstep=self._sim.frame_skip)
-        mujoco.mj_forward(self._model, self._data)
 
     def _observe(self) -> np.ndarray:
         """`SawyerXYZEnv._get_obs`, then clipped to Meta-World's own bounds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -158,6 +158,23 @@ class Environment(Protocol):
 
     def close(self) -> None:
         """Free the renderer, if one was made."""
+
+
+StepResult: TypeAlias = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
+
+
+@runtime_checkable
+class Simulated(Protocol):
+    """An environment whose step comes in two parts: `step(action)` equals `simulate(action)`, then `outcome()`.
+
+    Threads share the first, which lets go of Python's lock; the second is Python and runs in one.
+    """
+
+    def simulate(self, action: np.ndarray) -> None:
+        """Apply an action (A,) and let the simulator run."""
+
+    def outcome(self) -> StepResult:
+        """What `step` returns, for the action simulated last."""
 
 
 class Arm(Protocol):

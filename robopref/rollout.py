@@ -7,12 +7,9 @@ and threads.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, TypeVar
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,67 +18,23 @@ from torch import Tensor
 from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import chunk_table
 from robopref.device import device_of
+from robopref.episodes import (
+    Episode,
+    Record,
+    Running,
+    episode_stream,
+    episodes,
+    look,
+    run_chunks,
+    shared,
+    start,
+    trajectory,
+)
 from robopref.policies.best_of import BestOf
 from robopref.protocols import Environment, Policy
 from robopref.types import Observation, PolicySpec
 
-IMAGES = "images."
-"""Rows of pictures are called by this and the camera's name."""
-COST = "cost"
-"""What an environment may report of a step beside success: for teachers and evaluation, never for training."""
 MakeEnvironment = Callable[[], Environment]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One episode to run: a reset seed, and which of several runs from that reset it is."""
-
-    seed: int
-    replica: int = 0
-    sentence: str = ""
-    """What is asked for, in words; the episode's noise does not depend on it."""
-
-
-def episodes(seeds: Sequence[int] | Sequence[Episode]) -> list[Episode]:
-    """Episodes for reset seeds; a repeated seed becomes the next replica of the same reset. Episodes stay what they are."""
-    seen: Counter[int] = Counter()
-    listed = []
-    for seed in seeds:
-        if isinstance(seed, Episode):
-            listed.append(seed)
-            continue
-        listed.append(Episode(int(seed), seen[int(seed)]))
-        seen[int(seed)] += 1
-    return listed
-
-
-def episode_stream(noise_seed: int, episode: Episode) -> int:
-    """A seed of its own for the noise of an episode, from (noise seed, reset seed, replica)."""
-    return int(np.random.SeedSequence([noise_seed, episode.seed, episode.replica]).generate_state(1, np.uint64)[0] >> 1)
-
-
-@dataclass
-class _Running:
-    """An episode under way in one environment; `rows` hold one entry per step taken."""
-
-    index: int
-    episode: Episode
-    env: Environment
-    generator: torch.Generator
-    observation: np.ndarray
-    rows: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
-    view: dict[str, np.ndarray] = field(default_factory=dict)
-    """camera -> picture of the current observation, where it was drawn."""
-    looked: list[dict[str, np.ndarray]] = field(default_factory=list)
-    """Pictures of the last observations, for a policy that looks."""
-    done: bool = False
-
-    def history(self, length: int) -> np.ndarray:
-        """The last `length` observations (K, D), the first one repeated where there were fewer."""
-        seen = [*self.rows["observation"][max(0, len(self.rows["observation"]) - length + 1) :], self.observation]
-        return np.stack([seen[0]] * (length - len(seen)) + seen)
 
 
 def rollout(
@@ -118,23 +71,20 @@ def rollout(
             "Give `Episode(seed, sentence=...)`; `robopref run experiment=vla` does."
         )
     idle, following = list(environments), 0
-    execute = partial(
-        _execute, spec=policy.spec, sim_state=sim_state, expert=expert, cameras=cameras, until_success=until_success
-    )
-    running: list[_Running] = []
+    record = Record(policy.spec, sim_state, expert, tuple(cameras), until_success)
+    running: list[Running] = []
     finished: dict[int, Trajectory] = {}
     device = device_of(policy)
-    threads = 1 if cameras or policy.spec.pictures.cameras else threads
+    threads = 1 if record.pictures else threads
     with ThreadPoolExecutor(max(1, threads - 1)) as pool:  # starts no thread before it is given work
         while queue or running:
             begun = [(*queue.pop(0), idle.pop(), noise_seed) for _ in range(min(len(queue), len(idle)))]
-            fresh = _shared(pool, threads, lambda one: _start(*one), begun)
+            fresh = shared(pool, threads, lambda one: start(*one), begun)
             for state in fresh:
-                _look(state, policy.spec, cameras, soon=True)
+                look(state, policy.spec, cameras, soon=True)
             running += fresh
             chunks = predict(policy, running, batch_size, device)
-            pairs = list(zip(running, chunks, strict=True))
-            _shared(pool, threads, lambda pair: execute(*pair), pairs)
+            run_chunks(running, chunks, record, pool, threads)
             for state in [s for s in running if s.done]:
                 running.remove(state)
                 idle.append(state.env)
@@ -146,25 +96,7 @@ def rollout(
                 following += 1
 
 
-def _shared(
-    pool: ThreadPoolExecutor, threads: int, work: Callable[[Item], Result], items: Sequence[Item]
-) -> list[Result]:
-    """`[work(item) for item in items]`; this thread and `threads` - 1 of the pool take the next item as they get free."""
-    done: dict[int, Result] = {}
-    left = iter(enumerate(items))
-
-    def take() -> None:
-        for i, item in left:
-            done[i] = work(item)
-
-    others = [pool.submit(take) for _ in range(threads - 1)]
-    take()
-    for other in others:
-        other.result()
-    return [done[i] for i in range(len(items))]
-
-
-def predict(policy: Policy, running: Sequence[_Running], batch_size: int, device: torch.device) -> np.ndarray:
+def predict(policy: Policy, running: Sequence[Running], batch_size: int, device: torch.device) -> np.ndarray:
     """Chunks (len(running), H, A) for the running episodes, in blocks of exactly `batch_size` rows."""
     seen = [s.history(policy.spec.history) for s in running]
     blocks = []
@@ -182,7 +114,7 @@ def predict(policy: Policy, running: Sequence[_Running], batch_size: int, device
     return np.concatenate(blocks)
 
 
-def _pictures(spec: PolicySpec, running: Sequence[_Running], padding: int, device: torch.device) -> dict[str, Tensor]:
+def _pictures(spec: PolicySpec, running: Sequence[Running], padding: int, device: torch.device) -> dict[str, Tensor]:
     """camera -> what the policy sees of the running episodes, (len(running) + padding, K, height, width, 3) uint8."""
     images = {}
     for camera in spec.pictures.cameras:
@@ -207,53 +139,6 @@ def check_fit(spec: PolicySpec, env: Environment) -> None:
         spec.pictures.check_drawn(env.task, env.render_settings)
 
 
-def _start(index: int, episode: Episode, env: Environment, noise_seed: int) -> _Running:
-    observation, _ = env.reset(seed=episode.seed)
-    generator = torch.Generator().manual_seed(episode_stream(noise_seed, episode))
-    return _Running(index, episode, env, generator, observation)
-
-
-def _look(state: _Running, spec: PolicySpec, record: Sequence[str], soon: bool) -> None:
-    """Draw the current observation: for the record, and for the policy if it is among the last K before it decides (`soon`)."""
-    wanted = dict.fromkeys([*record, *(spec.pictures.cameras if soon else ())])
-    state.view = {camera: state.env.render(camera) for camera in wanted}
-    if soon and spec.pictures.cameras:
-        view = {camera: state.view[camera] for camera in spec.pictures.cameras}
-        state.looked = [*state.looked, view][-spec.history :]
-
-
-def _execute(
-    state: _Running, chunk: np.ndarray, spec: PolicySpec, sim_state: bool, expert: bool, cameras: Sequence[str],
-    until_success: bool,
-) -> None:  # fmt: skip
-    """Run up to E steps of a chunk in the episode's environment and record them."""
-    rows, before = state.rows, len(state.rows["reward"])
-    for action in chunk[: spec.execute]:
-        rows["observation"].append(state.observation)
-        for camera in cameras:
-            rows[IMAGES + camera].append(state.view[camera])
-        if sim_state:
-            rows["sim_state"].append(state.env.get_state())
-        if expert:
-            rows["expert_action"].append(state.env.expert(state.observation))
-        state.observation, reward, terminated, truncated, info = state.env.step(action)
-        rows["reward"].append(reward)
-        rows["success"].append(bool(info["success"]))
-        if COST in info:
-            rows[COST].append([info[COST]])
-        state.done = terminated or truncated or (until_success and rows["success"][-1])
-        if state.done:
-            break
-        soon = len(rows["reward"]) - before > spec.execute - spec.history
-        _look(state, spec, cameras, soon)
-    count = len(rows["reward"]) - before
-    predicted, executed = np.zeros((count, *chunk.shape), chunk.dtype), np.zeros((count, len(chunk)), dtype=bool)
-    predicted[0], executed[0, :count] = chunk, True
-    rows["action"] += list(chunk[:count])
-    rows["chunk"] += list(predicted)
-    rows["executed"] += list(executed)
-
-
 @torch.no_grad()
 def with_log_prob(policy: Policy, trajectory: Trajectory, noise_seed: int = 0) -> Trajectory:
     """The same rollout with `extra["log_prob"]` (T, 1): the acting policy's (surrogate) log-likelihood of what it executed.
@@ -271,23 +156,3 @@ def with_log_prob(policy: Policy, trajectory: Trajectory, noise_seed: int = 0) -
     ran = ran[ran > 0]  # (C,) executed steps of each chunk, which together are the episode
     log_prob = np.repeat(score / ran, ran).astype(np.float32)[:, None]
     return replace(trajectory, extra={**trajectory.extra, "log_prob": log_prob})
-
-
-def trajectory(
-    rows: dict[str, list[np.ndarray | float | bool]], env: Environment, seed: int, policy_name: str, sentence: str = ""
-) -> Trajectory:
-    """A trajectory from recorded rows, and what was asked for in words."""
-
-    def column(name: str, dtype: type = np.float32) -> np.ndarray | None:
-        return np.asarray(rows[name], dtype=dtype) if name in rows else None
-
-    def needed(name: str, dtype: type = np.float32) -> np.ndarray:
-        return np.asarray(rows[name], dtype=dtype)
-
-    images = {k.removeprefix(IMAGES): needed(k, np.uint8) for k in rows if k.startswith(IMAGES)}
-    extra = {name: needed(name) for name in ("expert_action", COST) if name in rows}
-    return Trajectory(
-        needed("observation"), needed("action"), needed("reward"), needed("success", bool), env.task, seed, policy_name,
-        type(env).__name__.lower(), column("sim_state", np.float64), column("chunk"), column("executed", bool), images, extra,
-        sentence,
-    )  # fmt: skip

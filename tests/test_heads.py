@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import chunk_table
+from robopref.episodes import Episode
 from robopref.learners.align import AlignSettings, PairTable, align
 from robopref.learners.clone import clone, fit_normalizer
 from robopref.losses.pairwise import sigmoid
@@ -22,7 +23,7 @@ from robopref.policies.diffusion import Diffusion
 from robopref.policies.flow import Flow
 from robopref.policies.gaussian import Gaussian
 from robopref.policies.tokens import Tokens
-from robopref.rollout import Episode, rollout
+from robopref.rollout import rollout
 from robopref.run import compose
 from robopref.types import Chunks, Dims, Draws, Observation
 

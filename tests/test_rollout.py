@@ -54,6 +54,24 @@ def test_results_do_not_depend_on_the_number_of_threads():
             assert np.array_equal(getattr(a, name), getattr(b, name)), name
 
 
+def test_threads_change_nothing_where_a_step_has_one_part(policy):
+    seeds = [3, 1, 1, 7, 9]
+    one, two = (run(policy, 3, seeds, threads=n) for n in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        assert np.array_equal(a.action, b.action) and np.array_equal(a.reward, b.reward)
+
+
+@pytest.mark.parametrize("repeat", [1, 3])
+def test_a_step_is_its_two_parts(repeat):
+    whole, parts = (MetaWorld("drawer-open", horizon=12, repeat=repeat) for _ in range(2))
+    whole.reset(seed=5), parts.reset(seed=5)
+    for action in np.random.default_rng(0).uniform(-1, 1, (4, 4)).astype(np.float32):
+        parts.simulate(action)
+        one, other = whole.step(action), parts.outcome()
+        assert np.array_equal(one[0], other[0]) and one[1:] == other[1:]
+    assert np.array_equal(whole.get_state(), parts.get_state())
+
+
 def test_an_episode_that_ends_with_its_success_is_the_beginning_of_the_whole_one(policy):
     seeds = [3, 1, 1, 7, 9, 2, 4, 8, 6, 11, 12, 13]
     policy = Toward(**{**policy.config, "dims": policy.spec.dims})

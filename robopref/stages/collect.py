@@ -11,10 +11,11 @@ import numpy as np
 from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import load
 from robopref.data.store import StoreWriter
+from robopref.episodes import COST, IMAGES, Episode, episodes, trajectory
 from robopref.policies.scripted import Imperfection, Scripted
 from robopref.progress import track
 from robopref.protocols import Environment
-from robopref.rollout import COST, IMAGES, Episode, episodes, trajectory, with_log_prob
+from robopref.rollout import with_log_prob
 from robopref.stages.environments import environments, roll
 from robopref.stages.parallel import spread
 from robopref.stages.pictures import settings_of

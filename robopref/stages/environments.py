@@ -13,8 +13,9 @@ from torch import nn
 from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import fingerprint, load
 from robopref.device import placed
+from robopref.episodes import Episode, episodes
 from robopref.protocols import Environment, Policy
-from robopref.rollout import Episode, episodes, rollout
+from robopref.rollout import rollout
 from robopref.stages.parallel import spread
 from robopref.types import Dims
 

@@ -18,9 +18,9 @@ from robopref.data.files import read_json
 from robopref.data.picture_cache import cached
 from robopref.data.store import TrajectoryStore
 from robopref.data.windows import segments
+from robopref.episodes import Episode
 from robopref.learners.aligned import Triplets, borrow, features_of, learn_pairs, learn_triplets, time_contrast
 from robopref.policies.scripted import Imperfection
-from robopref.rollout import Episode
 from robopref.stages import rapl_metrics
 from robopref.stages.collect import scripted_episode, write
 from robopref.stages.environments import environments

@@ -17,8 +17,8 @@ from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import load, save
 from robopref.data.phrasings import Phrasings, read_phrasings
 from robopref.data.store import TrajectoryStore
+from robopref.episodes import Episode
 from robopref.learners.align import PairTable
-from robopref.rollout import Episode
 from robopref.stages import baselines, pretrain, vla_metrics
 from robopref.stages.align import align_policy
 from robopref.stages.collect import collect_policy, mixture, scripted, write

@@ -11,7 +11,7 @@ import numpy as np
 from robopref import statistics
 from robopref.data.files import read_json, write_json
 from robopref.data.phrasings import SETS, Phrasings
-from robopref.rollout import Episode
+from robopref.episodes import Episode
 from robopref.stages import reward_page
 from robopref.stages.environments import roll
 from robopref.stages.evaluate import outcomes
