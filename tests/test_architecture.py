@@ -17,7 +17,7 @@ FLOOR = {
     "losses": 1, "transport": 1, "networks": 1, "statistics": 1, "agreement": 1, "device": 1, "processes": 1,
     "data": 2,
     "labelers": 3, "rewards": 3, "policies": 3,
-    "train": 4, "episodes": 4, "rollout": 4, "checkpoint": 4,
+    "episodes": 3.9, "train": 4, "rollout": 4, "checkpoint": 4,
     "learners": 5,
     "stages": 6, "labelling": 6.2,
     "compare": 6.5,
