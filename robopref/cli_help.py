@@ -89,7 +89,7 @@ VERBS: dict[str, Verb] = {
         "Prints the address once the page is ready. Answers are kept in DATASET/meta/preferences/answers.sqlite.\n\n"
         "  pairs=N             answers wanted (200)         mode=pairs|ranking|best_worst|rating|flag  clips=4\n"
         "  question=TEXT       label_model=free|return|regret  lang=en  training_id=ID  reasons=[a,b]\n"
-        "  strategy=infogain|disagreement|volume|random        what is asked next; a fifth is always random\n"
+        "  strategy=epig|infogain|disagreement|volume|random   what is asked next; a fifth is always random\n"
         "  annotators=[a,b]    a link for each person; required with host=ADDRESS (127.0.0.1)  tls_cert= tls_key= hosts=[a]\n"
         "  overlap=K           people per question (1)      repeats=0.1  screen=true  gold=N   quality checks\n"
         "  segment=STEPS       windows instead of episodes  cameras=[a,b]  size=256  speed=1.0  minimum=400  prefetch=3\n"

@@ -11,7 +11,7 @@ from robopref.arrays import InputError
 from robopref.data.pairs import Pair, Window
 from robopref.data.preferences import PreferenceStore
 from robopref.data.store import TrajectoryStore
-from robopref.labelling.queries import Posterior
+from robopref.labelling.posterior import Posterior
 from robopref.labelling.scorer import kernel_features, score, window_features
 
 
@@ -26,7 +26,7 @@ def test_scores_follow_the_answers_and_say_how_likely_each_question_was(tmp_path
         for b in range(a)
         if a - b > 1
     ]
-    for strategy in ("infogain", "disagreement", "volume"):
+    for strategy in ("epig", "infogain", "disagreement", "volume"):
         rows = score(str(root), asked, left, strategy, 0)
         assert [r[0] for r in rows] == [name for name, _ in left] and all(0 < r[3] <= 1 for r in rows)
         assert {r[1] for r in rows} <= {"random", strategy}
@@ -67,7 +67,7 @@ def test_a_reward_with_a_best_middle_is_learned_from_kernel_features():
 
 
 def test_the_server_rescores_while_people_label(tmp_path):
-    with serving(dataset(tmp_path / "s", 12), "minimum=0", "repeats=0", "strategy=infogain") as server:
+    with serving(dataset(tmp_path / "s", 12), "minimum=0", "repeats=0", "strategy=epig") as server:
         client = server.client()
         for n in range(8):
             (given,) = client.next()
@@ -79,7 +79,7 @@ def test_the_server_rescores_while_people_label(tmp_path):
         assert told["scored"] >= 1
         (given,) = client.next(tab="tab-00000002")
         client.record(answer(given, "left", "scored-last"))
-        assert {"infogain", "random"} >= set(client.ask("GET", "/api/quality")[1]["strategies"])
+        assert {"epig", "random"} >= set(client.ask("GET", "/api/quality")[1]["strategies"])
 
 
 def test_people_need_a_dataset_that_was_answered(tmp_path):

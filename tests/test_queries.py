@@ -2,15 +2,20 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
+from robopref.arrays import InputError
+from robopref.labelling.posterior import WIDTH, Posterior
 from robopref.labelling.queries import (
+    CANDIDATES,
     RANDOM_SHARE,
-    Posterior,
     answer_probabilities,
     disagreement,
     entropy,
+    epig,
     infogain,
     order,
+    scores,
     volume,
 )
 
@@ -84,42 +89,40 @@ def test_an_order_has_no_repeats_and_diversity_spreads_it():
     assert {k // 20 for k in kept} == {0, 1}
 
 
-def test_the_posterior_is_the_mode_and_its_curvature():
+def test_epig_is_mutual_information_of_two_answers():
+    """From a table of both answers, and none where the other question has nothing to do with the answer."""
+    chances, after = np.array([[0.3], [0.7]]), np.array([[[0.9, 0.4]], [[0.2, 0.4]]])
+    joint = np.array([[0.27, 0.03], [0.14, 0.56]])
+    mutual = (joint * np.log2(joint / (joint.sum(1, keepdims=True) * joint.sum(0)))).sum()
+    np.testing.assert_allclose(epig(chances, after), [mutual / 2], atol=1e-12)
+
+
+def test_epig_asks_what_most_others_hang_on():
+    """Two questions equally open: one about the way in which most others differ, one about a way of its own."""
     rng = np.random.default_rng(0)
-    x, truth = rng.normal(size=(400, 4)), np.array([2.0, -1.0, 0.5, 0.0])
-    said = (rng.random(400) < 1 / (1 + np.exp(-x @ truth))).astype(float)
-    fitted = Posterior(precision=0.05).fit(x, said)
-    p = 1 / (1 + np.exp(-x @ fitted.mean))
-    np.testing.assert_allclose(x.T @ (said - p), 0.05 * fitted.mean, atol=1e-4)
-    cov = np.cov(fitted.samples(4000, rng, sweeps=10).T)
-    np.testing.assert_allclose(np.linalg.inv(cov), (x.T * (p * (1 - p))) @ x + 0.05 * np.eye(4), rtol=0.1, atol=1.5)
-    assert np.abs(fitted.mean - truth).max() < 0.5
+    others = np.c_[rng.normal(size=300), 0.05 * rng.normal(size=300)]
+    asked = np.array([[1.0, 0.0], [0.0, 1.0]])
+    fitted = Posterior(0.05).fit(np.full((1, 2), 1e-6), np.ones(1))
+    told = epig(*fitted.foresee(asked, others))
+    assert told[0] > 3 * told[1] >= 0
+    pool = rng.normal(size=(300, 2))
+    value = scores("epig", fitted, pool, rng)
+    first = np.argsort(-value)[:CANDIDATES]
+    gain = scores("infogain", fitted, pool, rng)
+    assert set(first) == set(np.argsort(-gain, kind="stable")[:CANDIDATES])
+    with pytest.raises(InputError, match="epig"):
+        scores("best", fitted, pool, rng)
 
 
-def test_samples_follow_the_posterior_where_no_normal_distribution_does():
-    """One answer against a steep prior: mean and spread along it by quadrature, the prior's spread across it."""
-    fitted = Posterior(precision=0.05, lapse=0.1).fit(np.array([[1.0, 0.0]]), np.ones(1))
-    drawn = fitted.samples(4000, np.random.default_rng(2), sweeps=60)
-    w = np.linspace(-30, 30, 6001)
-    density = (0.9 / (1 + np.exp(-w)) + 0.05) * np.exp(-0.05 * w**2 / 2)
-    density /= density.sum()
-    mean = (w * density).sum()
-    assert drawn[:, 0].mean() == pytest.approx(mean, abs=0.2)
-    assert drawn[:, 0].std() == pytest.approx(np.sqrt((w**2 * density).sum() - mean**2), rel=0.05)
-    assert drawn[:, 1].std() == pytest.approx(np.sqrt(20), rel=0.05)
-    assert abs(np.median(drawn[:, 0]) - fitted.mean[0]) > 0.3
-    ahead = fitted.samples(4000, np.random.default_rng(3), sweeps=20, start=drawn)
-    assert ahead[:, 0].mean() == pytest.approx(mean, abs=0.2)
-
-
-def test_a_tie_counts_half_for_either_side_and_weight_nothing_as_if_unasked():
-    x, rng = np.array([[3.0, 0.0], [0.0, 3.0]]), np.random.default_rng(4)
-    drawn = Posterior().fit(x, np.array([0.5, 1.0]), weight=np.array([1.0, 0.0])).samples(4000, rng, sweeps=60)
-    assert np.abs(drawn.mean(axis=0)).max() < 0.3
-    assert drawn[:, 0].std() < 1.5 and drawn[:, 1].std() == pytest.approx(np.sqrt(20), rel=0.05)
-
-
-def test_swapped_questions_teach_the_same():
+@pytest.mark.parametrize("told", [1.0, 0.0])
+def test_what_is_foreseen_is_what_the_answer_then_brings(told, monkeypatch):
+    """Exactly, as long as the answers before are not looked at again."""
     rng = np.random.default_rng(1)
-    x, said = rng.normal(size=(60, 3)), rng.integers(0, 2, 60).astype(float)
-    np.testing.assert_allclose(Posterior().fit(x, said).mean, Posterior().fit(-x, 1 - said).mean, atol=1e-8)
+    x, truth = rng.normal(size=(11, 4)), rng.normal(size=4)
+    said, others = (x @ truth > 0).astype(float), rng.normal(size=(20, 4))
+    fitted = Posterior(lapse=0.1).fit(x[:10], said[:10])
+    chances, after = fitted.foresee(x[10:], others)
+    assert chances.sum() == pytest.approx(1)
+    monkeypatch.setattr("robopref.labelling.posterior.SWEEPS", 0)
+    mean, deviation = fitted.fit(x, np.r_[said[:10], told]).gaps(others)
+    np.testing.assert_allclose(after[int(1 - told), 0], ndtr(mean / np.sqrt(WIDTH**2 + deviation**2)), atol=1e-9)

@@ -2,8 +2,8 @@
 
 Linear rewards in d features, 400 segments, answers noise-free, Bradley-Terry, or Bradley-Terry with 10% flips; in the full run also two
 Meta-World tasks with the return of scripted episodes as truth. `pool` questions are given once and are not renewed: 300 as in the check
-of the reference, and beside it the 2000 that `robopref annotate` draws. Both arms have one learner, one prior, and predict by majority
-of the posterior's samples.
+of the reference, and beside it the 2000 that `robopref annotate` draws. Both arms have one learner, one prior, and predict by the sign of
+the posterior's mean gap.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 
 from robopref.labelling.options import Options
-from robopref.labelling.queries import SCORES, Posterior, answer_probabilities, order, sigmoid
-from robopref.labelling.scorer import FIRST, SAMPLES
+from robopref.labelling.posterior import Posterior
+from robopref.labelling.queries import order, scores, sigmoid
+from robopref.labelling.scorer import FIRST
 
 from .rows import at_most
 
 GOAL, HELD, POOL = 0.9, 1000, 300
 NOISES = ("none", "bt", "flips")
 TEMPERATURE = 0.5
+STRATEGY = Options(Path()).strategy
+"""What `robopref annotate` asks by unless told otherwise."""
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Feature differences and true gaps of the pool, and of held-out pairs."""
 
@@ -61,17 +64,14 @@ def curve(
         said = np.where(rng.random(len(gap)) < 0.1, 1 - said, said)
     asked = rng.permutation(len(x))[:FIRST].tolist()
     posterior = Posterior(0.05, lapse=0.2 if noise == "flips" else 0.0)
-    samples: np.ndarray | None = None
     while len(asked) < limit:
         posterior.fit(x[asked], said[asked])
-        samples = posterior.samples(SAMPLES, rng) if samples is None else posterior.samples(SAMPLES, rng, 40, samples)
-        yield len(asked), float(np.mean((np.sign(held @ samples.T).sum(axis=1) > 0) == (held_gap > 0)))
+        yield len(asked), float(np.mean((held @ posterior.mean > 0) == (held_gap > 0)))
         left = np.setdiff1d(np.arange(len(x)), asked)
         if strategy == "random":
             asked.append(int(rng.choice(left)))
         else:
-            p = answer_probabilities(samples @ x[left].T, lapse=posterior.lapse)
-            asked += left[order(SCORES[strategy](p), 1, rng)[0]].tolist()
+            asked += left[order(scores(strategy, posterior, x[left], rng), 1, rng)[0]].tolist()
 
 
 @lru_cache(maxsize=2)
@@ -125,7 +125,7 @@ def measured(quick: bool, pool: int) -> dict[str, dict[str, Any]]:
     for name, (make, limit) in problems.items():
         made = [make(np.random.default_rng([7, seed]), pool=pool) for seed in seeds]
         for noise in NOISES:
-            needed = [labels_needed(made, noise, strategy, limit) for strategy in ("infogain", "random")]
+            needed = [labels_needed(made, noise, strategy, limit) for strategy in (STRATEGY, "random")]
             counts[noise][name], ratios[noise][name] = needed, round(needed[0] / needed[1], 3)
     targets = {"none": 0.55, "bt": 0.75, "flips": 1.1}
     rows = {}

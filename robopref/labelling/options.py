@@ -13,7 +13,7 @@ from robopref.arrays import InputError
 from robopref.cli_errors import did_you_mean
 from robopref.data.answer_rows import MODES, REASONS
 
-STRATEGIES = ("random", "disagreement", "infogain", "volume")
+STRATEGIES = ("random", "epig", "disagreement", "infogain", "volume")
 LABEL_MODELS = ("free", "return", "regret")
 TEXTS = {
     "pairs": "Which robot does the task better?",
@@ -49,7 +49,7 @@ class Options:
     training_id: str = ""
     reasons: tuple[str, ...] = REASONS
     both_bad: bool = True
-    strategy: str = "infogain"
+    strategy: str = "epig"
     pool: int = 2000
     repeats: float = 0.1
     screen: bool = False

@@ -1,8 +1,9 @@
 """What to ask next: scores of questions from what a posterior of reward models predicts people would answer.
 
-Every strategy is `score(P) -> (N,)` for P (K, N, 3): probabilities of first, tie, second under K posterior samples.
+Strategies of `SCORES` are `score(P) -> (N,)` for P (K, N, 3): probabilities of first, tie, second for K gaps that the posterior holds
+equally likely. `epig` also asks what an answer would tell about other questions; `scores` is the door to all.
 
-symbol -> name: H entropy in bits | P_k one sample's prediction | eps lapse | v draw from the prior | theta angle on the ellipse
+symbol -> name: H entropy in bits | P_k one sample's prediction | eps lapse
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Callable
 import numpy as np
 
 from robopref.arrays import InputError
+from robopref.labelling.posterior import Posterior
 
-SWEEPS = 200
-"""Moves between the normal approximation and a sample; from samples of one answer earlier a fifth is enough."""
 RANDOM_SHARE = 0.2
 """Share of questions drawn uniformly whatever the strategy: an honest sample for validation, with known propensity."""
+CANDIDATES, OTHERS = 100, 200
+"""For `epig`: the questions of most information gain, whose answers are foreseen, and random ones that they are foreseen for."""
 
 
 def disagreement(p: np.ndarray) -> np.ndarray:
@@ -49,6 +51,39 @@ SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "infogain": infogain,
     "volume": volume,
 }
+STRATEGIES = ("epig", *SCORES)
+
+
+def epig(chances: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Bits that a question's answer tells about another question's, on average over others (EPIG, Bickford Smith et al. 2023, eq. 3).
+
+    chances (2, N): probabilities of either answer; after (2, N, M): P(first) of the others after it. Returns (N,).
+    """
+    now = (chances[:, :, None] * after).sum(axis=0)
+    return (binary(now) - (chances[:, :, None] * binary(after)).sum(axis=0)).mean(axis=1)
+
+
+def binary(p: np.ndarray) -> np.ndarray:
+    """Entropy in bits of a coin that falls with probability p, of p's shape."""
+    return entropy(np.stack([p, 1 - p], axis=-1))
+
+
+def scores(strategy: str, posterior: Posterior, difference: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How much worth asking each question is, (N,), of differences (N, d); the largest comes next.
+
+    `epig` keeps information gain's order and puts the most gainful questions before it, in the order of what they tell about others:
+    the total of N questions by M others is foreseen for those alone.
+    """
+    if strategy not in STRATEGIES:
+        raise InputError(f"strategy: got {strategy!r}, wanted one of {', '.join(STRATEGIES)}.")
+    p = answer_probabilities(posterior.likely_gaps(difference), lapse=posterior.lapse)
+    found = SCORES[strategy if strategy in SCORES else "infogain"](p)
+    if strategy == "epig":
+        best = np.argsort(-found, kind="stable")[:CANDIDATES]
+        others = difference[rng.permutation(len(difference))[:OTHERS]]
+        told = epig(*posterior.foresee(difference[best], others))
+        found[best] = found.max() * (1 + told / max(float(told.max()), 1e-12))
+    return found
 
 
 def answer_probabilities(gap: np.ndarray, tie: float = 0.0, lapse: float = 0.0) -> np.ndarray:
@@ -65,95 +100,6 @@ def answer_probabilities(gap: np.ndarray, tie: float = 0.0, lapse: float = 0.0) 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Without overflow."""
     return 0.5 * (1 + np.tanh(np.asarray(x) / 2))
-
-
-class Posterior:
-    """Bayesian logistic regression on feature differences: reward = w . features, w ~ N(0, 1/precision).
-
-    `mean` is the most probable w. `samples` follow the posterior itself: where answers are consistent it is a cone, which no
-    normal distribution around its most probable point resembles, and questions chosen for that one tell little.
-    """
-
-    def __init__(self, precision: float = 0.05, lapse: float = 0.0) -> None:
-        self.precision, self.lapse = precision, lapse
-        self.mean: np.ndarray = np.zeros(0)
-        self._chol: np.ndarray = np.zeros((0, 0))
-        self._signed, self._counts = np.zeros((0, 0)), np.zeros(0)
-
-    def fit(
-        self, difference: np.ndarray, prob_first: np.ndarray, weight: np.ndarray | None = None, iterations: int = 50
-    ) -> Posterior:
-        """Newton's method for the mode, its Hessian for the spread. difference (N, d): features first - second.
-
-        With a lapse rate, answers that the model finds nearly impossible count less (one weight per answer, by EM).
-        """
-        n, d = difference.shape
-        weight = np.ones(n) if weight is None else np.asarray(weight, float)
-        w = self.mean if len(self.mean) == d else np.zeros(d)
-        for _ in range(iterations):
-            p = sigmoid(difference @ w)
-            trust = weight
-            if self.lapse:
-                likely = prob_first * p + (1 - prob_first) * (1 - p)
-                trust = weight * (1 - self.lapse) * likely / ((1 - self.lapse) * likely + self.lapse / 2)
-            gradient = difference.T @ (trust * (prob_first - p)) - self.precision * w
-            curve = np.maximum(trust * p * (1 - p), 1e-9)
-            hessian = (difference.T * curve) @ difference + self.precision * np.eye(d)
-            step = np.linalg.solve(hessian, gradient)
-            before = self._objective(w, difference, prob_first, trust)
-            # Where answers are separable the curvature vanishes and a full step overshoots.
-            scale = 1.0
-            while scale > 1e-4 and self._objective(w + scale * step, difference, prob_first, trust) < before:
-                scale /= 2
-            w = w + scale * step
-            if float(np.abs(scale * step).max()) < 1e-6:
-                break
-        self.mean, self._chol = w, np.linalg.cholesky(np.linalg.inv(hessian))
-        signed, counts = np.concatenate([difference, -difference]), np.concatenate([prob_first, 1 - prob_first])
-        counts = counts * np.tile(weight, 2)
-        self._signed, self._counts = signed[counts > 0], counts[counts > 0]
-        return self
-
-    def _objective(self, w: np.ndarray, difference: np.ndarray, prob_first: np.ndarray, trust: np.ndarray) -> float:
-        gap = difference @ w
-        return float((trust * (prob_first * gap - np.logaddexp(0.0, gap))).sum() - 0.5 * self.precision * (w @ w))
-
-    def samples(
-        self, count: int, rng: np.random.Generator, sweeps: int = SWEEPS, start: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Reward weights (K, d) from the posterior, each the end of its own chain, which starts in the normal approximation or at `start`."""
-        w = self.mean + rng.normal(size=(count, len(self.mean))) @ self._chol.T if start is None else start
-        for _ in range(sweeps):
-            w = self._scaled(self._moved(w, rng), rng)
-        return w
-
-    def _moved(self, w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One move of elliptical slice sampling (Murray, Adams and MacKay 2010, figure 2) of all chains: (K, d) -> (K, d)."""
-        v = rng.normal(size=w.shape) / np.sqrt(self.precision)
-        here, there = w @ self._signed.T, v @ self._signed.T
-        level = self._likelihood(here) + np.log(1 - rng.random(len(w)))
-        theta = rng.uniform(0, 2 * np.pi, len(w))
-        low, high = theta - 2 * np.pi, theta.copy()
-        left = np.arange(len(w))
-        while len(left):
-            turned = np.cos(theta[left])[:, None] * here[left] + np.sin(theta[left])[:, None] * there[left]
-            left = left[self._likelihood(turned) < level[left]]
-            low[left] = np.where(theta[left] < 0, theta[left], low[left])
-            high[left] = np.where(theta[left] < 0, high[left], theta[left])
-            theta[left] = rng.uniform(low[left], high[left])
-        return np.cos(theta)[:, None] * w + np.sin(theta)[:, None] * v
-
-    def _scaled(self, w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One Metropolis move along each chain's own ray, which answers that agree with it hardly bind: (K, d) -> (K, d)."""
-        step, gap = rng.normal(scale=0.3, size=len(w)), w @ self._signed.T
-        factor = np.exp(step)
-        prior = 0.5 * self.precision * (w**2).sum(axis=1) * (1 - factor**2)
-        gain = self._likelihood(factor[:, None] * gap) - self._likelihood(gap) + prior + w.shape[1] * step
-        return np.where(np.log(1 - rng.random(len(w))) < gain, factor, 1.0)[:, None] * w
-
-    def _likelihood(self, gap: np.ndarray) -> np.ndarray:
-        """Log likelihood (K,) of score gaps (K, M) in favour of what was answered."""
-        return np.log((1 - self.lapse) * sigmoid(gap) + self.lapse / 2 + 1e-300) @ self._counts
 
 
 def order(scores: np.ndarray, count: int, rng: np.random.Generator, vectors: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip

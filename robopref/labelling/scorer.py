@@ -17,7 +17,8 @@ from scipy.spatial.distance import cdist
 from robopref.data.answer_rows import prob_first
 from robopref.data.store import TrajectoryStore
 from robopref.labelers.people import Answers
-from robopref.labelling.queries import SCORES, Posterior, answer_probabilities, order
+from robopref.labelling.posterior import Posterior
+from robopref.labelling.queries import order, scores
 from robopref.labelling.render import prepare
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ EVERY = 1
 """Answers between two scorings, at least; while one runs, no other starts."""
 AHEAD = 50
 """Questions that one scoring puts in order; the others follow by score."""
-SAMPLES = 100
 WIDTH = 20
 """Principal axes of what is measured of a window, at most."""
 BENDS, LANDMARKS = 60, 500
@@ -108,17 +108,16 @@ def score(
     prob = np.array([p for _, p in asked])
     posterior = Posterior(precision=0.5, lapse=0.05).fit(difference[: len(asked)], prob)
     ours = difference[len(asked) :]
-    p = answer_probabilities(posterior.samples(SAMPLES, rng) @ ours.T, lapse=0.05)
-    scores = SCORES[strategy](p)
-    first, chance, random = order(scores, AHEAD, rng, ours)
+    value = scores(strategy, posterior, ours, rng)
+    first, chance, random = order(value, AHEAD, rng, ours)
     place = {int(i): n for n, i in enumerate(first)}
     rows = []
     for n, (item, _) in enumerate(left):
         if n in place:
             at = place[n]
-            rows.append((item, "random" if random[at] else strategy, float(scores[n]), float(chance[at]), 1000.0 - at))
+            rows.append((item, "random" if random[at] else strategy, float(value[n]), float(chance[at]), 1000.0 - at))
         else:  # asked only if everything before is gone, by score
-            rows.append((item, strategy, float(scores[n]), 1.0 / len(left), float(scores[n])))
+            rows.append((item, strategy, float(value[n]), 1.0 / len(left), float(value[n])))
     return rows
 
 
