@@ -29,11 +29,13 @@ def rank() -> int:
 
 
 def share(rows: int, owner: str) -> slice:
-    """The rows of a batch that this process computes. Raises `InputError` for a batch that cannot be shared evenly."""
+    """The rows of a batch that this process computes, all for one that is alone. Raises `InputError` for a batch that cannot be shared evenly."""
     if rows % count():
         raise InputError(
             f"{owner}: got {rows} with {count()} processes, wanted a multiple: every process computes as many rows of a batch."
         )
+    if count() == 1:
+        return slice(None)
     each = rows // count()
     return slice(rank() * each, (rank() + 1) * each)
 

@@ -151,6 +151,8 @@ class Chunks:
         return len(self.action)
 
     def __getitem__(self, index: Tensor | slice) -> Chunks:
+        if _everything(index):
+            return self
         return Chunks(self.observation[index], self.action[index], self.mask[index])
 
     def to(self, device: torch.device) -> Chunks:
@@ -176,6 +178,8 @@ class Draws:
         return len(self.time)
 
     def __getitem__(self, index: Tensor | slice) -> Draws:
+        if _everything(index):
+            return self
         return Draws(self.time[index], self.noise[index])
 
 
@@ -209,6 +213,11 @@ def _taken(sentence: tuple[str, ...], index: Tensor | slice) -> tuple[str, ...]:
         return sentence[index] if isinstance(index, slice) else ()
     rows = torch.as_tensor(index)
     return tuple(sentence[i] for i in (rows.nonzero().flatten() if rows.dtype == torch.bool else rows).tolist())
+
+
+def _everything(index: Tensor | slice) -> bool:
+    """Whether an index takes all rows as they are, so that nothing need be built anew."""
+    return isinstance(index, slice) and index == slice(None)
 
 
 def concatenate(batches: list[Chunks]) -> Chunks:

@@ -237,7 +237,7 @@ def _anchor_rows(table: ChunkTable, anchors: Tensor, count: int, early: float, g
 
 def _rows_of(pairs: slice, count: int, per_trajectory: int) -> Tensor | slice:
     """Rows of the chunks of some pairs, where rows go through both sides of `count` pairs, `per_trajectory` each; all: nothing is copied."""
-    if pairs == slice(0, count):
+    if pairs == slice(None):
         return slice(None)
     return torch.arange(2 * count * per_trajectory).view(2, count, per_trajectory)[:, pairs].flatten()
 
