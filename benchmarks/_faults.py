@@ -152,10 +152,10 @@ FAULTS = {
 """The six faults that were named beforehand, three of them in two forms, and the round without any."""
 STRESSES = {
     "flipped_30": Fault("30% of the answers are turned round", overrides=("+labeler.noise={mistake: 0.3}",)),
-    "flipped_30_quadratic": Fault(
-        "30% of the answers are turned round, reward=quadratic",
-        overrides=("+labeler.noise={mistake: 0.3}", "reward=quadratic"),
+    "flipped_30_network": Fault(
+        "30% of the answers are turned round, reward=partial_return",
+        overrides=("+labeler.noise={mistake: 0.3}", "reward=partial_return"),
     ),
-    "quadratic": Fault("nothing, reward=quadratic", overrides=("reward=quadratic",)),
+    "network": Fault("nothing, reward=partial_return", overrides=("reward=partial_return",)),
     "steps_x10": Fault("ten times the steps", overrides=(f"align.steps={10 * STEPS}",)),
 }

@@ -44,7 +44,7 @@ SETTINGS = [
     f"choose.every={STEPS}",
 ]  # fmt: skip
 """Over the quickstart's: one round, a small network, fewer steps."""
-COST = {"flipped_30": 3.0, "flipped_30_quadratic": 3.0, "quadratic": 0.0, "steps_x10": 2.0}
+COST = {"flipped_30": 3.0, "flipped_30_network": 3.0, "network": 0.0, "steps_x10": 2.0}
 """Points of success that a stress may cost, on the mean over seeds, against the same round without it."""
 Rows = dict[str, dict[str, Any]]
 Config = dict[str, Any]

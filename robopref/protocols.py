@@ -75,6 +75,14 @@ class Prepared(Protocol):
 
 
 @runtime_checkable
+class Solved(Protocol):
+    """A reward model that finds its weights at once, from all answers together, instead of by steps of `train.fit`."""
+
+    def solve(self, batch: PreferenceBatch, share: Tensor | None = None) -> dict[str, float]:
+        """Set the weights; logs as of `loss`. share (K, N): how much a pair counts for a member; its normaliser is set before."""
+
+
+@runtime_checkable
 class WeighingLabeler(Protocol):
     """A labeler that also says how far its answers can be relied on."""
 

@@ -20,7 +20,7 @@ from robopref import statistics
 from robopref.arrays import InputError
 from robopref.losses.pairwise import flipped
 from robopref.networks.ensemble import both
-from robopref.protocols import Prepared
+from robopref.protocols import Prepared, Solved
 from robopref.train import fit
 from robopref.types import PreferenceBatch, Segments
 
@@ -67,6 +67,12 @@ def fit_reward(
     _standardise(model, pairs)
     members = len(model.nets)
     fold = _folds(len(pairs), members, groups, generator) if len(pairs) >= settings.least else None
+    if isinstance(model, Solved):
+        yield model.solve(pairs, None if fold is None else _share(fold, members))
+        if fold is not None:
+            calibrate(model, *left_out(model, pairs, fold))
+        _centre(model, pairs)
+        return
     best = _Best(model)
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:

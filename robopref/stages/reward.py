@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import segments
-from robopref.protocols import Prepared
+from robopref.protocols import Prepared, Solved
 from robopref.train import fit
 from robopref.types import Dims, PreferenceBatch
 
@@ -59,6 +59,9 @@ def fit_reward(
     first, second = (torch.tensor([a[k] for a in answers]) for k in range(2))
     prob, weight = (torch.tensor([a[k] for a in answers], dtype=torch.float32) for k in (2, 3))
     batch = PreferenceBatch(every[first], every[second], prob, weight)
+    if isinstance(model, Solved):
+        logs = [model.solve(batch)]
+        return model, logs
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Mini-batches of 32 pairs."""
