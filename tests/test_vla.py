@@ -14,6 +14,7 @@ from robopref.arrays import InputError
 from robopref.checkpoint import load
 from robopref.data.files import read_json
 from robopref.data.phrasings import read_phrasings
+from robopref.data.preferences import PreferenceStore
 from robopref.data.store import TrajectoryStore
 from robopref.policies.vla import FlowVLA, TokenVLA
 from robopref.run import compose
@@ -148,7 +149,7 @@ def test_the_ten_tasks_have_several_phrasings_each():
 
 TINY = [
     "experiment=vla", "workers=1", "policy.eyes.size=16", "policy.eyes.width=8", "policy.width=16", "policy.depth=1", "env.image_size=16",
-    "env.horizon=8", "policy.horizon=4", "policy.execute=4", "base.demonstrations=3", "base.clone.steps=2", "base.clone.batch=4",
+    "env.horizon=8", "policy.horizon=4", "policy.execute=4", "base.demonstrations=4", "base.clone.steps=2", "base.clone.batch=4",
     "rounds.count=1", "rounds.resets=3", "rounds.replicas=2", "reward_fit.steps=2", "align.steps=2", "align.anchor_chunks=4",
     "align.pairs_per_step=2", "align.chunks_per_trajectory=2", "evaluation.episodes=2", "pairs=8",
 ]  # fmt: skip
@@ -167,7 +168,7 @@ def check_run(out, tasks):
     assert [(t["a"], t["b"]) for t in found["tests"]][:2] == [("aligned", "base"), ("aligned", "filtered")]
     assert "held-out phrasings" in (out / "report.html").read_text()
     (round_,) = found["rounds"]
-    assert round_["pairs"] >= 1 and round_["anchors"] >= 1
+    assert round_["pairs"] >= 1 and round_["anchors"] >= 1 and round_["trajectories"] == 6 * len(tasks)
     return found
 
 
@@ -183,7 +184,7 @@ def test_a_run_asks_learns_and_measures_and_resumes_to_the_same_result(tmp_path)
     vla.run(config, out, "robopref run experiment=vla")
     found = check_run(out, ["point-mass"])
     store = TrajectoryStore(out / "demonstrations/point-mass/store")
-    assert [t.sentence for t in store] == ["go to the goal", "reach it", "go to the goal"]
+    assert [t.sentence for t in store] == ["go to the goal", "reach it"] * 2
     rolled = TrajectoryStore(out / "rounds/round-0/tasks/point-mass/rollouts/store")
     asked = {}
     for one in rolled:
@@ -200,6 +201,22 @@ def test_a_run_asks_learns_and_measures_and_resumes_to_the_same_result(tmp_path)
     assert all(torch.equal(v, load(out / "rounds/round-0/align/policy").state_dict()[k]) for k, v in after.items())
 
 
+@pytest.mark.parametrize("judged", [True, False])
+def test_every_question_belongs_to_one_part_and_task(judged):
+    config = {"pairs": 23, "rounds": {"count": 3}, "vla": {"judge_demonstrations": judged}}
+    shares = [[vla.questions(config, part, at, 4) for at in range(4)] for part in range(vla.parts_of(config))]
+    assert sum(map(sum, shares)) == 23 and len(shares) == 3 + judged
+    assert max(map(max, shares)) - min(map(min, shares)) <= 1
+
+
+def test_judged_demonstrations_teach_beside_rollouts(tmp_path):
+    config, out = point_mass("vla.judge_demonstrations=true"), tmp_path / "run"
+    vla.run({**config, "stages": ["collect", "pretrain", "align"]}, out, "robopref run experiment=vla")
+    assert read_json(out / "rounds/round-0/align/done.json")["trajectories"] == 6 + 4
+    stores = ("demonstrations/point-mass/store", "rounds/round-0/tasks/point-mass/rollouts/store")
+    assert [len(PreferenceStore(TrajectoryStore(out / one)).pairs()) for one in stores] == [4, 4]
+
+
 @pytest.mark.gl
 def test_one_policy_learns_two_meta_world_tasks(tmp_path):
     config = compose([*TINY, "vla.tasks=[drawer-open,drawer-close]"])
@@ -211,7 +228,7 @@ def test_one_policy_learns_two_meta_world_tasks(tmp_path):
     ("more", "message"),
     [
         (["policy=flow"], "does not look and read"), (["vla.faulty=2"], r"vla\.faulty: got 2"),
-        (["pairs=1", "rounds.count=2"], "pairs: got 1, wanted at least 2"), (["vla.baselines=[magic]"], r"vla\.baselines: got magic"),
+        (["pairs=2", "rounds.count=2", "vla.judge_demonstrations=true"], "pairs: got 2, wanted at least 3"), (["vla.baselines=[magic]"], r"vla\.baselines: got magic"),
     ],
 )  # fmt: skip
 def test_a_run_that_cannot_be_meant_is_refused_before_it_begins(more, message, tmp_path):

@@ -1,7 +1,8 @@
 """One policy that looks and reads, for several tasks: cloned from mixed demonstrations, aligned by trajectory DPO on all tasks' preferences.
 
 Every task has its own store, questions and reward model (the meaning of a state differs between tasks); their pairs are joined, and one
-alignment learns from whole trajectories of all tasks at once (GRAPE, Zhang et al. 2024). Every piece is a resumable unit.
+alignment learns from whole trajectories of all tasks at once (GRAPE, Zhang et al. 2024). On request the demonstrations of the base
+are judged like rollouts: which of them are good nobody has said, and answers do. Every piece is a resumable unit.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from robopref.stages.reward import fit_reward, predicted_returns
 from robopref.stages.units import unit, write_log
 
 Config = dict[str, Any]
+_JUDGED = 900
+"""In place of the number of a round where demonstrations are judged."""
 _WRITTEN = {
     "collect": ("demonstrations",),
     "pretrain": ("base",),
@@ -72,10 +75,11 @@ def checked(config: Config) -> dict[str, Phrasings]:
     if unknown:
         raise InputError(f"vla.baselines: got {', '.join(unknown)}, wanted [filtered] or [].")
     phrasings = read_phrasings(config["language"], words, config["vla"]["tasks"])
-    least = len(phrasings) * config["rounds"]["count"]
+    least = len(phrasings) * parts_of(config)
     if config["pairs"] < least:
         raise InputError(
-            f"pairs: got {config['pairs']}, wanted at least {least}: one question a task and round. Ask more, or take fewer tasks."
+            f"pairs: got {config['pairs']}, wanted at least {least}: one question a task and round, and one about its demonstrations "
+            "where they are judged.\nAsk more, or take fewer tasks."
         )
     widths = {(d.observation, d.action) for d in (dims_of(env_of(config, task)) for task in phrasings)}
     if len(widths) > 1:
@@ -83,6 +87,17 @@ def checked(config: Config) -> dict[str, Phrasings]:
             f"language: got tasks of widths {sorted(widths)}, wanted one: a single policy acts in all of them."
         )
     return phrasings
+
+
+def parts_of(config: Config) -> int:
+    """Into how many parts the questions are divided: the rounds, and before them the demonstrations where they are judged."""
+    return int(config["rounds"]["count"]) + bool(config["vla"]["judge_demonstrations"])
+
+
+def questions(config: Config, part: int, at: int, tasks: int) -> int:
+    """How many questions one part asks about one task. `at`: which of the tasks it is."""
+    total = config["pairs"] // parts_of(config) + (part < config["pairs"] % parts_of(config))
+    return total // tasks + (at < total % tasks)
 
 
 def env_of(config: Config, task: str) -> Config:
@@ -140,6 +155,8 @@ def align(config: Config, phrasings: dict[str, Phrasings], out: Path) -> None:
     policy = base = out / "base" / "policy"
     load(base)
     stores: dict[str, list[Path]] = {task: [] for task in phrasings}
+    if config["vla"]["judge_demonstrations"]:
+        stores = {task: [judge(config, task, out, at, len(phrasings))] for at, task in enumerate(phrasings)}
     for number in range(config["rounds"]["count"]):
         place = out / "rounds" / f"round-{number}"
         for at, (task, said) in enumerate(phrasings.items()):
@@ -148,6 +165,19 @@ def align(config: Config, phrasings: dict[str, Phrasings], out: Path) -> None:
         policy = place / "align" / "policy"
     if "filtered" in config["vla"]["baselines"]:
         baselines.filtered(config, out, base, [str(s) for task in stores.values() for s in task])
+
+
+def judge(config: Config, task: str, out: Path, at: int, tasks: int) -> Path:
+    """Answers about the demonstrations of one task; returns their store."""
+    store = _store(out / "demonstrations" / task, "align", "collect")
+
+    def label(_: Path) -> dict[str, Any]:
+        share, seed = questions(config, 0, at, tasks), 1000 * config["seed"] + _JUDGED
+        ask(store, store.load(), config["labeler"], share, seed, config["labeler_name"])
+        return {"asked": share}
+
+    unit(out / "rounds" / "demonstrations" / task, label)
+    return store.root
 
 
 def gather(
@@ -169,8 +199,7 @@ def gather(
         return {"episodes": len(wanted)}
 
     def label(partial: Path) -> dict[str, Any]:
-        total = config["pairs"] // rounds["count"] + (number < config["pairs"] % rounds["count"])
-        share = total // tasks + (at < total % tasks)
+        share = questions(config, number + parts_of(config) - rounds["count"], at, tasks)
         opened = TrajectoryStore(store)
         ask(opened, opened.load(), config["labeler"], share, 1000 * seed + number, config["labeler_name"])
         return {"asked": share}

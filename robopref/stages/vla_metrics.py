@@ -56,7 +56,8 @@ def metrics(
     """The content of metrics.json: rates with Wilson intervals per policy, task, set of phrasings and sentence, and paired tests."""
     tasks = list(next(iter(found.values())))
     done = [read_json(path) for path in sorted((out / "rounds").glob("round-*/align/done.json"))]
-    labels = [read_json(path)["asked"] for path in (out / "rounds").glob("round-*/tasks/*/labels/done.json")]
+    asked = ("demonstrations/*/done.json", "round-*/tasks/*/labels/done.json")
+    labels = [read_json(path)["asked"] for one in asked for path in (out / "rounds").glob(one)]
     return {
         "task": ",".join(tasks), "tasks": tasks, "seed": config["seed"], "experiment": config["experiment"], "command": command,
         "labels_asked": sum(labels), "episodes_judged": 0, "policies": {name: {**rates(one), "sentences": sentences(one, phrasings)} for name, one in found.items()},
