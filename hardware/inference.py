@@ -125,7 +125,7 @@ class Inference:
         device: str = "cpu",
         precision: Literal["float32", "bf16"] = "float32",
         compile: bool = False,
-        mode: Literal["guidance", "prefix"] = "guidance",
+        mode: Literal["guidance", "prefix"] = "prefix",
         seed: int = 0,
         judge: Any = None,
         pace: Pace | None = None,

@@ -139,16 +139,18 @@ def _doctor(words: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
-    names, options = _split("bench", words, known=("quick", "out"))
+    names, options = _split("bench", words, known=("quick", "out", "resume"))
     from robopref.bench import available, bench
 
     if not names:
         print("\n".join(available()))
         return 0
-    quick = options.get("quick", "false").lower()
-    if len(names) != 1 or quick not in ("true", "false"):
-        raise InputError("bench: wanted one NAME and quick=true or quick=false.\nsee `robopref bench --help`")
-    return bench(names[0], quick == "true", Path(options["out"]) if "out" in options else None)
+    quick, resume = (options.get(name, "false").lower() for name in ("quick", "resume"))
+    if len(names) != 1 or not {quick, resume} <= {"true", "false"}:
+        raise InputError(
+            "bench: wanted one NAME, quick=true or quick=false, and the same of resume.\nsee `robopref bench --help`"
+        )
+    return bench(names[0], quick == "true", Path(options["out"]) if "out" in options else None, resume == "true")
 
 
 def _plan_memory(words: list[str]) -> int:

@@ -143,8 +143,9 @@ VERBS: dict[str, Verb] = {
     ),
     "bench": Verb(
         "a benchmark against a named peer, in one run, as a ratio",
-        "[NAME] [quick=true] [out=DIR]",
-        "Without NAME: the list of benchmarks. With out=DIR: writes DIR/bench.json.",
+        "[NAME] [quick=true] [out=DIR [resume=true]]",
+        "Without NAME: the list of benchmarks. With out=DIR: writes DIR/bench.json, a benchmark in parts after each of them;\n"
+        "resume=true goes on where an earlier run of the same command stopped.",
         hydra=False,
     ),
 }

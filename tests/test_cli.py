@@ -119,6 +119,8 @@ def test_overrides_go_to_the_pipeline_as_they_are(monkeypatch):
         (["doctor", "--jsn"], "wanted nothing or --json"),
         (["bench", "steppping"], "unknown benchmark"),
         (["bench", "x", "quick=perhaps"], "quick=true or quick=false"),
+        (["bench", "gate", "resume=true"], "wanted a benchmark in parts"),
+        (["bench", "hardware", "resume=true"], "out=DIR"),
     ],
 )
 def test_a_wrong_request_ends_with_two_and_at_most_five_lines(capsys, tmp_path, monkeypatch, words, said):
@@ -237,6 +239,41 @@ def test_bench_shows_its_rows_and_keeps_them(capsys, monkeypatch, tmp_path):
     assert json.loads((tmp_path / "new" / "bench.json").read_text()) == rows
     rows["steps"]["ok"] = False
     assert call(capsys, "bench", "fake", "quick=true")[0] == 1
+
+
+def test_a_benchmark_in_parts_keeps_each_and_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    done, broken = [], [True]
+
+    def part(name):
+        def measure(quick):
+            if name == "second" and broken:
+                raise InputError("no peer")
+            if name == "third" and broken:
+                raise KeyboardInterrupt
+            done.append(name)
+            return {f"{name}_row": {"measured": 1.0, "target": 1.0, "ok": True}}
+
+        return measure
+
+    class Fake:
+        PARTS = {name: part(name) for name in ("first", "second", "third")}  # noqa: RUF012
+
+    monkeypatch.setattr(bench, "available", lambda: ["fake"])
+    monkeypatch.setattr(bench, "import_module", lambda name: Fake)
+    with pytest.raises(KeyboardInterrupt):
+        bench.bench("fake", True, tmp_path)
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert kept["first_row"]["ok"] and not kept["second"]["ok"], "a part that failed takes its own rows away only"
+    broken.clear()
+    assert bench.bench("fake", True, tmp_path, resume=True) == 0
+    assert done == ["first", "second", "third"], "only what had not been finished was measured"
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert set(kept) == {"first_row", "second_row", "third_row", "machine_cpu_share"}
+    assert set(kept["machine_cpu_share"]["parts"]) == {"first", "second", "third"}
+    bench.bench("fake", False, tmp_path, resume=True)
+    assert len(done) == 6, "quick rows are no rows of a full run"
+    bench.bench("fake", False, tmp_path)
+    assert len(done) == 9, "without resume everything is measured again"
 
 
 def test_every_listed_benchmark_can_run(capsys):

@@ -53,6 +53,37 @@ def test_the_weights_are_those_of_the_paper():
         prefix_weights(16, 7, 6)
 
 
+@pytest.mark.parametrize("schedule", ["exp", "linear", "cosine"])
+def test_the_overlap_may_end_earlier(schedule):
+    whole = prefix_weights(16, 4, 6, schedule)
+    assert_close(prefix_weights(16, 4, 6, schedule, fade=99), whole)
+    assert_close(prefix_weights(16, 4, 6, schedule, fade=6), whole, msg="6 = H - s - d is all there is")
+    short = prefix_weights(16, 4, 6, schedule, fade=2)
+    assert_close(short, prefix_weights(16, 4, 10, schedule), msg="as if only d + 2 rows had been left")
+    assert (short[:4] == 1).all() and 0 < short[5] < short[4] < 1 and short[6:].sum() == 0
+    assert prefix_weights(16, 4, 6, schedule, fade=0).sum() == 4
+    with pytest.raises(InputError, match="fade"):
+        prefix_weights(16, 4, 6, schedule, fade=-1)
+
+
+@pytest.mark.parametrize("name", ["diffusion", "flow"])
+def test_what_lies_behind_the_fade_is_free(name):
+    """Rows that run before the next chunk comes must say what was seen: with H 16, E 8 and a delay of 4 these are rows 4 to 7."""
+    observation, previous = inputs()
+    chunking = RealTimeChunking(BUILDERS[name](), fade=2)
+    other = previous.clone()
+    other[:, 6:] = 0.3
+
+    def resumed(old):
+        return chunking.resume(observation, old, numbers(4), numbers(4), torch.Generator().manual_seed(3))
+
+    assert_close(resumed(previous), resumed(other), rtol=0, atol=0, msg="the old chunk's rows there are not looked at")
+    held = resumed(previous)
+    assert_close(held[:, :4], previous[:, :4])
+    with pytest.raises(InputError, match="fade"):
+        RealTimeChunking(BUILDERS[name](), fade=-1)
+
+
 def test_the_pull_is_the_gradient_by_finite_differences():
     torch.manual_seed(0)
     policy = build().double()
@@ -146,7 +177,7 @@ def test_the_blend_takes_what_the_pull_left_and_leaves_what_is_free(name):
     observation, previous = inputs()
     weights = prefix_weights(H, 4, 6, "cosine")[:, None]
     bare, blended = (
-        RealTimeChunking(BUILDERS[name](), blend=blend).resume(
+        RealTimeChunking(BUILDERS[name](), "guidance", blend=blend, fade=None).resume(
             observation, previous, numbers(4), numbers(6), torch.Generator().manual_seed(3)
         )
         for blend in (False, True)
@@ -173,7 +204,7 @@ def test_guidance_brings_the_overlap_nearer_than_a_free_chunk():
     observation, _ = inputs()
     previous = policy.act(observation, torch.Generator().manual_seed(9))
     free = policy.act(observation, torch.Generator().manual_seed(3))
-    pulled_in = RealTimeChunking(policy).resume(
+    pulled_in = RealTimeChunking(policy, "guidance").resume(
         observation, previous, numbers(4), numbers(6), torch.Generator().manual_seed(3)
     )
     assert (pulled_in - previous)[:, 4:8].abs().mean() <= (free - previous)[:, 4:8].abs().mean() + 1e-6
