@@ -205,7 +205,7 @@ if __name__ == "__main__":
     from robopref.data.files import write_json
 
     words = sys.argv[1:]
+    kind: Head = "flow" if words[1] == "flow" else "diffusion"
     folder = Path(words[3])
-    write_json(
-        folder / "summary.json", measure(words[0], words[1], int(words[2]), (0, 2, 4, 6), words[4:] or MODES, folder)
-    )
+    found = measure(words[0], kind, int(words[2]), (0, 2, 4, 6), words[4:] or MODES, folder)
+    write_json(folder / "summary.json", found)
