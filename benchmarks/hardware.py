@@ -83,7 +83,7 @@ def _chunking(quick: bool) -> dict[str, Row]:
 
     rows = {"guidance_vs_finite_differences": _most(gradient_error(), 1e-4)}
     for mode in ("real_time", "asynchronous", "synchronous"):
-        found = [seams(mode, delay, 4 if quick else 16) for delay in ((0, 2, 4, 6) if quick else range(7))]
+        found = [seams(mode, delay, 16) for delay in ((0, 2, 4, 6) if quick else range(7))]
         idle, seam, rough = sum(one.idle for one in found), max(o.seam for o in found), max(o.roughness for o in found)
         told = {"roughness": round(rough, 3)}
         if mode == "real_time":
