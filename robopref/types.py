@@ -151,8 +151,8 @@ class Chunks:
         return len(self.action)
 
     def __getitem__(self, index: Tensor | slice) -> Chunks:
-        if _everything(index):
-            return self
+        if _everything(index) and all(isinstance(v, Tensor) for v in self.observation.images.values()):
+            return self  # pictures that are still to be read are read by taking rows
         return Chunks(self.observation[index], self.action[index], self.mask[index])
 
     def to(self, device: torch.device) -> Chunks:
