@@ -119,8 +119,9 @@ def continues(policy: Any) -> bool:
 class RealTimeChunking:
     """A diffusion or flow policy that can continue a chunk; see `continues` for what it must offer.
 
-    mode: the pull of the paper, or frozen rows overwritten at every step, without gradient: with a fade of 2 rows and a delay of 4 it cost 4
-    points of success on door-open where the pull cost 10. beta: largest guidance weight. schedule: of the weights. blend: whether the overlap is averaged with the old chunk after sampling.
+    mode: the pull of the paper, or frozen rows overwritten at every step, without gradient: with a fade of 2 rows and a delay of 4 it
+    cost 4 points of success on door-open where the pull cost 10. beta: largest guidance weight. schedule: of the weights. blend: whether
+    the overlap is averaged with the old chunk after sampling.
     fade: rows behind those that run anyway over which the old chunk still counts; None: the whole overlap, as published.
     """
 
