@@ -17,7 +17,10 @@ class InputError(ValueError):
 
 def check_shape(owner: str, name: str, got: tuple[int, ...], wanted: tuple[int | None, ...], do: str) -> None:
     """Raise `InputError` unless `got` matches `wanted`, where None stands for any length."""
-    if len(got) != len(wanted) or any(w is not None and g != w for g, w in zip(got, wanted, strict=True)):
+    same = len(got) == len(wanted)
+    for length, limit in zip(got, wanted, strict=False):  # a plain loop: this runs several times in every training step
+        same = same and (limit is None or length == limit)
+    if not same:
         shown = tuple("any" if w is None else w for w in wanted)
         raise InputError(f"{owner}.{name}: got shape {got}, wanted {shown}. {do}")
 

@@ -40,6 +40,14 @@ class Policy(Protocol):
         """A frozen copy of this policy as it is now."""
 
 
+@runtime_checkable
+class Beside(Protocol):
+    """A policy that shares work with its reference when both are scored at the same draws."""
+
+    def score_beside(self, reference: Policy, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:
+        """What `score` gives of this policy and, without gradient, of a reference that normalises alike: (B,) each."""
+
+
 class RewardModel(Protocol):
     """Per-step rewards learned from comparisons."""
 

@@ -37,8 +37,9 @@ def fit(
     kind = parameters[0].device.type
     name = "cosine" if decay else "constant_with_warmup"
     schedule = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+    rounding = torch.autocast(kind, torch.bfloat16, enabled=autocast)
     for _ in range(steps):
-        with torch.autocast(kind, torch.bfloat16, enabled=autocast):
+        with rounding:
             loss, logs = step(generator)
         for parameter in parameters:
             parameter.grad = None

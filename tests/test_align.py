@@ -93,6 +93,29 @@ def test_rho_of_a_copy_is_exactly_zero(setting):
     assert (relative_scores(policy, policy.reference(), chunks, draws, 10, 1.0, table.count(pairs.first)) == 0).all()
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("other", [{}, {"width": 8}, {"diffusion_steps": 7}])
+def test_scores_beside_a_reference_are_the_scores_of_each_by_itself(setting, prediction, other):
+    _, table, pairs = setting
+    small = {"horizon": 4, "execute": 4, "width": 16, "depth": 1, "diffusion_steps": 10, "sample_steps": 2}
+    policy = Diffusion(Dims(3, 2), prediction=prediction, **small)
+    reference = Diffusion(Dims(3, 2), prediction=prediction, **(small | other))  # other weights, too
+    chunks = gather(table, pairs.first, 4, generator())
+    draws = reference.draw(chunks, generator())
+    mine, theirs = policy.score_beside(reference, chunks, draws)
+    assert torch.equal(mine, policy.score(chunks, draws)) and torch.equal(theirs, reference.score(chunks, draws))
+    assert mine.requires_grad and not theirs.requires_grad
+
+
+def test_noise_is_added_as_the_scheduler_adds_it(setting):
+    policy, table, pairs = setting
+    chunks = gather(table, pairs.first, 4, generator())
+    draws = policy.draw(chunks, generator())
+    (noisy, time, _), _ = policy._noised(chunks, draws)
+    clean = policy.normalizer.action(chunks.action).repeat_interleave(policy.probes, dim=0)
+    assert torch.equal(noisy, policy.scheduler.add_noise(clean, draws.noise.flatten(0, 1), time))
+
+
 def test_length_normalisation_divides_by_the_executed_elements(setting):
     policy, table, pairs = setting
     reference = policy.reference()

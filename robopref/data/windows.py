@@ -137,9 +137,9 @@ class ChunkTable:
         position = (torch.arange(per_trajectory) + uniform) / per_trajectory  # (B, C) in [0, 1)
         if early > 0:  # the inverse of the distribution function keeps the strata
             position = -torch.log1p(position * math.expm1(-early)) / early
-        count = self.count(trajectories)[:, None]
+        start, end = self.start[trajectories, None], self.start[trajectories + 1, None]
         # (C - 1 + u) / C can round up to 1, which would be the next trajectory's first chunk.
-        return self.start[trajectories][:, None] + torch.minimum((position * count).long(), count - 1)
+        return torch.minimum(start + (position * (end - start)).long(), end - 1)
 
 
 def chunk_table(trajectories: Sequence[Trajectory], spec: PolicySpec, every: int = 1) -> ChunkTable:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import median_low
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from robopref.data.windows import ChunkTable
 from robopref.device import device_of
 from robopref.networks.augment import augmented
 from robopref.networks.normalizer import check_shared
-from robopref.protocols import PairLoss, Policy
+from robopref.protocols import Beside, PairLoss, Policy
 from robopref.train import fit
 from robopref.types import Chunks, Draws
 
@@ -106,6 +107,15 @@ def gather(
     return table.chunks[table.sample(trajectories, per_trajectory, generator, early).flatten()]
 
 
+def _both(policy: Policy, reference: Policy, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Scores (B,) of the policy and, without gradient, of its reference."""
+    if isinstance(policy, Beside):
+        return policy.score_beside(reference, chunks, draws)
+    with torch.no_grad():
+        theirs = reference.score(chunks, draws)
+    return policy.score(chunks, draws), theirs
+
+
 def relative_scores(
     policy: Policy,
     reference: Policy,
@@ -120,12 +130,11 @@ def relative_scores(
     chunks hold the same number C of rows for each of B trajectories; `count` (B,) is how many chunks each really has, so that the sum
     over a sample of C estimates the sum over all. The result lies on the CPU, where pairs are compared.
     """
-    with torch.no_grad():
-        reference_score = reference.score(chunks, draws)
-    difference = (policy.score(chunks, draws) - reference_score).cpu().view(trajectories, -1)  # (B, C)
+    mine, theirs = _both(policy, reference, chunks, draws)
+    difference = (mine - theirs).cpu().view(trajectories, -1)  # (B, C)
     scale_up = count / difference.shape[1]
-    executed = chunks.mask.sum(dim=(1, 2)).cpu().view(trajectories, -1)
-    elements = executed.sum(dim=1).clamp(min=1) * scale_up  # (B,)
+    executed = chunks.mask.reshape(trajectories, -1).sum(dim=1).cpu()
+    elements = executed.clamp(min=1) * scale_up  # (B,)
     return difference.sum(dim=1) * scale_up / elements**length_norm
 
 
@@ -185,10 +194,12 @@ def check_zero_point(policy: Policy, reference: Policy, table: ChunkTable, setti
     chosen = torch.linspace(0, len(table) - 1, min(len(table), _PROBED)).long()
     chunks = gather(table, chosen, 2, generator)
     draws = policy.draw(chunks, generator)
-    rho = relative_scores(policy, reference, chunks, draws, len(chosen), settings.length_norm, table.count(chosen))
-    if not bool((rho == 0).all()):
+    apart = (
+        policy.score(chunks, draws) - reference.score(chunks, draws)
+    ).abs()  # each by itself, whatever they may share later
+    if not bool((apart == 0).all()):
         raise InputError(
-            f"align: got scores of policy and reference that differ by up to {float(rho.abs().max()):.3g} before the first step, wanted "
+            f"align: got scores of policy and reference that differ by up to {float(apart.max()):.3g} before the first step, wanted "
             "exactly equal ones.\nTake the policy that the alignment starts from as reference, scored at the same noise, without dropout."
         )
 
@@ -211,9 +222,10 @@ def align(
     scale = calibrate(reference, table, settings, generator)
 
     def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        total, logs = torch.zeros(()), {"align/scale": scale}
         if settings.preference + settings.proximal + settings.trust > 0:
             total, logs = _pair_term(policy, reference, table, pairs, loss, settings, scale, gen)
+        else:
+            total, logs = torch.zeros(()), {"align/scale": scale}
         if settings.anchor > 0:
             rows = _anchor_rows(table, anchors, settings.anchor_chunks, settings.early, gen)
             rows = augmented(rows, policy.spec.pictures, gen)  # cloned from; what is scored is never changed
@@ -252,25 +264,31 @@ def _pair_term(
     chunks = gather(table, sides, settings.chunks_per_trajectory, generator, settings.early)
     draws = policy.draw(chunks, generator)
     mine = processes.share(len(at), "align.pairs_per_step")
-    whole, at = pairs.weight[at].sum(), at[mine]
-    rows = _rows_of(mine, len(sides) // 2, settings.chunks_per_trajectory)
+    weight, prob, lead = pairs.weight[at], pairs.prob_first[at][mine], pairs.lead[at][mine]
+    rows = _rows_of(mine, len(at), settings.chunks_per_trajectory)
     sides = sides.view(2, -1)[:, mine].flatten()
     count = table.count(sides)
     rho = relative_scores(policy, reference, chunks[rows], draws[rows], len(sides), settings.length_norm, count) / scale
     rho_first, rho_second = rho.chunk(2)  # (B,) each
-    prob, weight = pairs.prob_first[at], pairs.weight[at] * processes.count()
-    each = loss(settings.kappa * rho_first - pairs.lead[at], settings.kappa * rho_second, prob)  # (B,)
+    each = loss(settings.kappa * rho_first - lead, settings.kappa * rho_second, prob)  # (B,)
     winner = torch.where(prob >= 0.5, rho_first, rho_second)
-    loser = torch.where(prob >= 0.5, rho_second, rho_first)
     fallen = torch.relu(-winner).square()
-    total = (weight * (settings.preference * each + settings.proximal * fallen)).sum() / whole.clamp(min=1e-8)
+    terms = settings.preference * each + settings.proximal * fallen
+    total = (processes.count() * weight[mine] * terms).sum() / weight.sum().clamp(min=1e-8)
     if settings.trust > 0:
         total = total + settings.trust * rho.square().mean()
-    logs = {
-        "align/preference": float(each.detach().mean()),
-        "align/rho_winner": float(winner.detach().median()),
-        "align/rho_loser": float(loser.detach().median()),
-        "align/pair_accuracy": float(((winner > loser) & (prob != 0.5)).sum() / (prob != 0.5).sum().clamp(min=1)),
-        "align/scale": scale,
+    return total, {"align/preference": float(each.detach().mean()), "align/scale": scale, **_apart(rho, prob)}
+
+
+def _apart(rho: Tensor, prob_first: Tensor) -> dict[str, float]:
+    """Medians of both sides of pairs (rho (2 B,), prob_first (B,)), and how often the winner is ahead, ties left out."""
+    first, second = rho[: len(prob_first)].tolist(), rho[len(prob_first) :].tolist()  # few numbers: Python is faster
+    probs = prob_first.tolist()
+    won = [a if p >= 0.5 else b for a, b, p in zip(first, second, probs, strict=True)]
+    lost = [b if p >= 0.5 else a for a, b, p in zip(first, second, probs, strict=True)]
+    ahead = [w > v for w, v, p in zip(won, lost, probs, strict=True) if p != 0.5]
+    return {
+        "align/rho_winner": median_low(won),
+        "align/rho_loser": median_low(lost),
+        "align/pair_accuracy": sum(ahead) / max(len(ahead), 1),
     }
-    return total, logs

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
@@ -19,7 +20,7 @@ from robopref.networks.eyes import Eyes
 from robopref.networks.history import build_denoiser, flat_history
 from robopref.networks.normalizer import Normalizer
 from robopref.pictures import PictureSpec
-from robopref.protocols import Generators
+from robopref.protocols import Generators, Policy
 from robopref.types import Chunks, Dims, Draws, Observation, PolicySpec
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
@@ -30,6 +31,11 @@ class Diffusion(nn.Module):
 
     eyes: arguments of `networks.eyes.Eyes`, for a policy that sees pictures.
     """
+
+    signal: Tensor
+    """(diffusion_steps,), how much of the clean chunk is left at each time."""
+    spread: Tensor
+    """(diffusion_steps,), standard deviation of the noise at each time."""
 
     def __init__(
         self,
@@ -70,6 +76,9 @@ class Diffusion(nn.Module):
             num_train_timesteps=diffusion_steps, beta_schedule="squaredcos_cap_v2", prediction_type=prediction,
             clip_sample=True, set_alpha_to_one=True, timestep_spacing="trailing",
         )  # fmt: skip
+        left = self.scheduler.alphas_cumprod
+        self.register_buffer("signal", left**0.5, persistent=False)
+        self.register_buffer("spread", (1 - left) ** 0.5, persistent=False)
 
     @property
     def spec(self) -> PolicySpec:
@@ -95,19 +104,29 @@ class Diffusion(nn.Module):
         """M probes per chunk; times are stratified: probe m falls into the m-th of M equal parts of the schedule."""
         batch, device = len(chunks), chunks.action.device
         uniform = torch.rand(batch, self.probes, generator=generator)
-        strata = (torch.arange(self.probes) + uniform) / self.probes  # (B, M) in [0, 1)
-        steps = self.scheduler.config.num_train_timesteps
-        time = (strata * steps).long().clamp(max=steps - 1)
+        steps = len(self.scheduler.alphas_cumprod)
+        time = ((torch.arange(self.probes) + uniform) * (steps / self.probes)).long().clamp(max=steps - 1)  # (B, M)
         noise = torch.randn(batch, self.probes, *chunks.action.shape[1:], generator=generator)
         return Draws(time.to(device), noise.to(device))
 
     def score(self, chunks: Chunks, draws: Draws) -> Tensor:
         """Surrogate log-likelihood (B,): minus half the squared error, executed elements summed, probes averaged."""
-        return -0.5 * self._errors(chunks, draws).sum(dim=(1, 2))
+        return self._score(*self._noised(chunks, draws), chunks.mask)
+
+    def score_beside(self, reference: Policy, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Scores (B,) of this policy and, without gradient, of a reference that normalises alike: one noising serves both."""
+        seen, target = self._noised(chunks, draws)
+        with torch.no_grad():
+            if isinstance(reference, Diffusion) and reference.config == self.config and self.eyes is None:
+                theirs = reference._score(seen, target, chunks.mask)
+            else:
+                theirs = reference.score(chunks, draws)
+        return self._score(seen, target, chunks.mask), theirs
 
     def loss(self, chunks: Chunks, draws: Draws) -> Tensor:
         """Squared denoising error per executed element, (B,)."""
-        return self._errors(chunks, draws).sum(dim=(1, 2)) / chunks.mask.sum(dim=(1, 2)).clamp(min=1)
+        errors = self._errors(*self._noised(chunks, draws), chunks.mask)
+        return errors.sum(dim=(1, 2)) / chunks.mask.sum(dim=(1, 2)).clamp(min=1)
 
     def reference(self) -> Diffusion:
         """A frozen copy of this policy as it is now."""
@@ -118,15 +137,15 @@ class Diffusion(nn.Module):
         """History (B, K, D), with pictures where the policy has eyes, -> condition (B, C)."""
         return flat_history("Diffusion", self._spec, self.normalizer, observation, self.eyes)
 
-    def predict(self, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:
-        """The network's prediction and its target at the draws, both (B, M, H, A)."""
+    def _noised(self, chunks: Chunks, draws: Draws) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """What the denoiser sees at the draws (noisy (B M, H, A), time (B M,), condition (B M, C)), and its target (B, M, H, A)."""
         clean = self.normalizer.action(chunks.action)[:, None].expand_as(draws.noise)  # (B, M, H, A)
         batch, probes = draws.time.shape
         flat_clean, flat_noise, time = clean.flatten(0, 1), draws.noise.flatten(0, 1), draws.time.flatten()
-        noisy = self.scheduler.add_noise(flat_clean, flat_noise, time)
-        condition = self.encode(chunks.observation).repeat_interleave(probes, dim=0)  # (B M, C)
-        predicted = self.denoiser(noisy, time, condition).unflatten(0, (batch, probes))
-        return predicted, self._target(flat_clean, flat_noise, time).unflatten(0, (batch, probes))
+        # What the scheduler's add_noise computes (Ho 2020, eq. 4), without reading its table anew: this runs in every training step.
+        noisy = self.signal[time, None, None] * flat_clean + self.spread[time, None, None] * flat_noise
+        condition = self.encode(chunks.observation).repeat_interleave(probes, dim=0)
+        return (noisy, time, condition), self._target(flat_clean, flat_noise, time).unflatten(0, (batch, probes))
 
     def _target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         if self.prediction == "epsilon":
@@ -135,7 +154,10 @@ class Diffusion(nn.Module):
             return clean
         return self.scheduler.get_velocity(clean, noise, time)
 
-    def _errors(self, chunks: Chunks, draws: Draws) -> Tensor:
+    def _errors(self, seen: tuple[Tensor, Tensor, Tensor], target: Tensor, mask: Tensor) -> Tensor:
         """Squared errors of executed elements, averaged over probes: (B, H, A)."""
-        predicted, target = self.predict(chunks, draws)
-        return (predicted - target).square().mean(dim=1) * chunks.mask
+        predicted = self.denoiser(*seen).unflatten(0, target.shape[:2])
+        return F.mse_loss(predicted, target, reduction="none").mean(dim=1) * mask
+
+    def _score(self, seen: tuple[Tensor, Tensor, Tensor], target: Tensor, mask: Tensor) -> Tensor:
+        return -0.5 * self._errors(seen, target, mask).sum(dim=(1, 2))
