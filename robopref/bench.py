@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -29,10 +29,11 @@ def available() -> list[str]:
     return sorted(name for name in names if name not in _TOOLS and not name.startswith("_"))
 
 
-def bench(name: str, quick: bool, out: Path | None, resume: bool = False) -> int:
+def bench(name: str, quick: bool, out: Path | None, resume: bool = False, only: Sequence[str] = ()) -> int:
     """Run benchmark `name`, print its table, write out/bench.json; 0 when every row reached its target, else 1.
 
     A benchmark with `PARTS` writes it after each of them; with `resume` parts that an earlier run in `out` finished are not measured again.
+    only: names of the parts to measure; the others are read from `out` where an earlier run finished them, and left out elsewhere.
     """
     known = available()
     if name not in known:
@@ -43,25 +44,34 @@ def bench(name: str, quick: bool, out: Path | None, resume: bool = False) -> int
         raise InputError(
             f"bench: got resume=true for {name!r}, wanted a benchmark in parts and the out=DIR of the run to go on with."
         )
-    rows: Rows = module.run(quick) if parts is None else in_parts(parts, quick, out, resume)
+    if wrong := [part for part in only if part not in (parts or {})]:
+        raise InputError(
+            f"bench: got parts={wrong[0]}, wanted some of {', '.join(parts or {}) or 'none: it has no parts'}."
+        )
+    rows: Rows = module.run(quick) if parts is None else in_parts(parts, quick, out, resume, only)
     _show(name, rows)
     if out is not None:
         write_json(out / "bench.json", rows)
     return 0 if all(row.get("ok", True) for row in rows.values()) else FAILURE
 
 
-def in_parts(parts: Mapping[str, Part], quick: bool, out: Path | None = None, resume: bool = False) -> Rows:
+def in_parts(
+    parts: Mapping[str, Part], quick: bool, out: Path | None = None, resume: bool = False, only: Sequence[str] = ()
+) -> Rows:
     """The rows of all parts, and `machine_cpu_share`: how much of a core's time they had.
 
     out: bench.json is written there after every part, and parts/NAME.json with what the part found; resume: use those that lie there
-    already and were measured with the same `quick`.
+    already and were measured with the same `quick`; only: as in `bench`.
     """
+    wanted = set(only or parts)
     made: dict[str, Any] = {}
     rows: Rows = {}
     if out is not None and not resume:
-        for name in parts:
+        for name in wanted:
             _path(out, name).unlink(missing_ok=True)  # or a later resume would take parts of two runs for one
     for name, part in parts.items():
+        if name not in wanted and _kept(name, quick, out) is None:
+            continue
         made[name] = _found(name, part, quick, out)
         rows = {row: found for one in made.values() for row, found in one["rows"].items()}
         rows["machine_cpu_share"] = _share(made)
@@ -74,16 +84,20 @@ def _path(out: Path, name: str) -> Path:
     return out / "parts" / f"{name}.json"
 
 
+def _kept(name: str, quick: bool, out: Path | None) -> dict[str, Any] | None:
+    """What an earlier run in `out` found, with the same `quick`."""
+    if out is None or not _path(out, name).exists():
+        return None
+    before: dict[str, Any] = read_json(_path(out, name))
+    return before if before["quick"] == quick else None
+
+
 def _found(name: str, part: Part, quick: bool, out: Path | None) -> dict[str, Any]:
     """What `_measured` finds, or found for this `out` before."""
-    if out is None:
-        return _measured(name, part, quick)
-    if _path(out, name).exists():
-        before: dict[str, Any] = read_json(_path(out, name))
-        if before["quick"] == quick:
-            return before
+    if (before := _kept(name, quick, out)) is not None:
+        return before
     one = _measured(name, part, quick)
-    if not one["failed"]:
+    if out is not None and not one["failed"]:
         write_json(_path(out, name), one)
     return one
 

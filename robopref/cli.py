@@ -139,7 +139,7 @@ def _doctor(words: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
-    names, options = _split("bench", words, known=("quick", "out", "resume"))
+    names, options = _split("bench", words, known=("quick", "out", "resume", "parts"))
     from robopref.bench import available, bench
 
     if not names:
@@ -150,7 +150,8 @@ def _bench(words: list[str]) -> int:
         raise InputError(
             "bench: wanted one NAME, quick=true or quick=false, and the same of resume.\nsee `robopref bench --help`"
         )
-    return bench(names[0], quick == "true", Path(options["out"]) if "out" in options else None, resume == "true")
+    only = [part for part in options.get("parts", "").strip("[]").split(",") if part]
+    return bench(names[0], quick == "true", Path(options["out"]) if "out" in options else None, resume == "true", only)
 
 
 def _plan_memory(words: list[str]) -> int:

@@ -143,9 +143,9 @@ VERBS: dict[str, Verb] = {
     ),
     "bench": Verb(
         "a benchmark against a named peer, in one run, as a ratio",
-        "[NAME] [quick=true] [out=DIR [resume=true]]",
+        "[NAME] [quick=true] [out=DIR [resume=true]] [parts=[PART,...]]",
         "Without NAME: the list of benchmarks. With out=DIR: writes DIR/bench.json, a benchmark in parts after each of them;\n"
-        "resume=true goes on where an earlier run of the same command stopped.",
+        "resume=true goes on where an earlier run of the same command stopped; parts= measures these alone (bench labelling, hardware).",
         hydra=False,
     ),
 }

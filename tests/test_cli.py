@@ -274,6 +274,12 @@ def test_a_benchmark_in_parts_keeps_each_and_goes_on_where_it_stopped(monkeypatc
     assert len(done) == 6, "quick rows are no rows of a full run"
     bench.bench("fake", False, tmp_path)
     assert len(done) == 9, "without resume everything is measured again"
+    bench.bench("fake", False, tmp_path, only=["second"])
+    assert done[9:] == ["second"] and "third_row" in json.loads((tmp_path / "bench.json").read_text()), (
+        "others are kept"
+    )
+    with pytest.raises(InputError, match="first, second, third"):
+        bench.bench("fake", False, tmp_path, only=["fourth"])
 
 
 def test_every_listed_benchmark_can_run(capsys):

@@ -1,7 +1,11 @@
 """The background worker re-scores questions from answers; people are the rater of a run."""
 
+import multiprocessing
+import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +15,11 @@ from robopref.arrays import InputError
 from robopref.data.pairs import Pair, Window
 from robopref.data.preferences import PreferenceStore
 from robopref.data.store import TrajectoryStore
+from robopref.labelers.people import Answers
+from robopref.labelling.pool import questions
 from robopref.labelling.posterior import Posterior
-from robopref.labelling.scorer import kernel_features, score, window_features
+from robopref.labelling.render import prepare
+from robopref.labelling.scorer import PLACED, kernel_features, rescored, score, window_features
 
 
 def test_scores_follow_the_answers_and_say_how_likely_each_question_was(tmp_path):
@@ -32,6 +39,48 @@ def test_scores_follow_the_answers_and_say_how_likely_each_question_was(tmp_path
         assert {r[1] for r in rows} <= {"random", strategy}
         assert len({r[4] for r in rows if r[4] > 100}) == 50
     assert rows == score(str(root), asked, left, "volume", 0)
+
+
+def test_only_what_changes_the_order_is_written_back(tmp_path):
+    """Questions in order, and those that a scoring before had put there; the others keep their random place."""
+    root = dataset(tmp_path / "s", 12)
+    episodes = TrajectoryStore(root).episodes
+    answers = Answers(root)
+    answers.queue.add(questions(episodes, "pairs", 60, 0), lambda window: "", ready=True)
+    assert rescored(str(root), "epig", 0) == []
+    placed = set()
+    for n in range(3):
+        (given,) = answers.queue.next("ada", "tab", 1)
+        answers.record("ada", answer(given, "left", f"written-{n}"))
+        rows = rescored(str(root), "epig", n)
+        now = {row[0] for row in rows if row[4] > PLACED}
+        open_before = {r[0] for r in answers.log.db.execute("SELECT item FROM slot WHERE state = 'open'")}
+        assert len(now) == 50 and {row[0] for row in rows} == now | (placed & open_before)
+        assert all(row[1] == "random" and 0 <= row[4] < 1 for row in rows if row[0] not in now)
+        assert answers.queue.rescore(rows) == len(rows)
+        best = max(rows, key=lambda row: row[4])[0]
+        assert answers.queue.next("bob", f"tab{n}", 1)[0]["item"] == best
+        answers.queue.release("bob", [f"{best}/0"])
+        placed = now
+    answers.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads and sessions are Linux's")
+def test_a_worker_gives_way_with_all_its_threads_and_in_a_session_of_its_own():
+    begin = os.getpriority(os.PRIO_PROCESS, 0)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=(os.getpid(), 3)) as pool:
+        niceness, leads, group = pool.submit(standing).result()
+    assert niceness == {min(19, begin + 3)} and leads
+    assert group is None or group.endswith("nice 3")
+
+
+def standing():
+    """Niceness of every thread, whether the process leads its session, and what its session weighs."""
+    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    file = Path("/proc/self/autogroup")
+    group = file.read_text().strip() if file.exists() else None
+    return {os.getpriority(os.PRIO_PROCESS, t) for t in threads}, os.getsid(0) == os.getpid(), group
 
 
 def test_features_tell_windows_apart_and_are_of_one_scale(tmp_path):

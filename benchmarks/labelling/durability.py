@@ -10,50 +10,65 @@ import random
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robopref.labelers.people import Answers
+from robopref.labelers.people import FILE, Answers
+from robopref.labelling.project import AHEAD
 
+from .active import STRATEGY
 from .browser import SAVED, driver, kill_browser, opened, press, with_profile
 from .rows import at_most
 from .server import Client, Server, answer, dataset, serving
 
 CHOICES = ("left", "right", "equal", "cant_tell")
+TURN = 10
+"""Kills of servers on one file of answers; then the questions run short."""
 KEYS = {"a": "left", "d": "right", "w": "equal", "s": "cant_tell"}
 
 
-def run(quick: bool = False) -> dict[str, dict[str, Any]]:
-    """Rows `killed_lost`, `killed_invented`, `killed_chain`, `browser_killed_lost`, `browser_killed_invented`, `ack_p99_ms`."""
+def killed(quick: bool = False) -> dict[str, dict[str, Any]]:
+    """Rows `killed_lost`, `killed_invented`, `killed_chain`: 300 kills of the server, at most `TURN` of them on one file of answers."""
+    count = {"kills": 4 if quick else 300, "acknowledged": 0, "stored": 0}
+    lost = invented = problems = 0
     with tempfile.TemporaryDirectory() as name:
         root = dataset(Path(name) / "store", 40)
-        kills = 4 if quick else 300
-        acknowledged, tried = _killed(root, kills)
-        answers = Answers(root)
-        stored = {e["uid"]: e["body"]["client"]["choice"] for e in answers.log.events(("answer",))}
-        problems = answers.problems()
-        answers.close()
-        lost = sum(stored.get(uid) != choice for uid, choice in acknowledged.items())
-        invented = sum(tried.get(uid) != choice for uid, choice in stored.items())
-        told = {"kills": kills, "acknowledged": len(acknowledged), "stored": len(stored)}
-        rows = {
-            "killed_lost": at_most(lost, 0, **told),
-            "killed_invented": at_most(invented, 0),
-            "killed_chain": at_most(len(problems), 0),
-        }
-        rows |= _browser_killed(Path(name), 3 if quick else 300)
-        return rows | {"ack_p99_ms": at_most(_acknowledgement(root, 60 if quick else 500), 10)}
+        for begin in range(0, count["kills"], TURN):
+            acknowledged, tried = _killed(root, range(begin, min(begin + TURN, count["kills"])))
+            stored, wrong = _stored(root)
+            lost += sum(stored.get(uid) != choice for uid, choice in acknowledged.items())
+            invented += sum(tried.get(uid) != choice for uid, choice in stored.items())
+            problems += wrong
+            count["acknowledged"] += len(acknowledged)
+            count["stored"] += len(stored)
+            for file in (root / FILE).parent.glob(f"{Path(FILE).name}*"):
+                file.unlink()  # the clips stay
+    return {
+        "killed_lost": at_most(lost, 0, **count), "killed_invented": at_most(invented, 0), "killed_chain": at_most(problems, 0)
+    }  # fmt: skip
 
 
-def _killed(root: Path, kills: int) -> tuple[dict[str, str], dict[str, str]]:
+def _stored(root: Path) -> tuple[dict[str, str], int]:
+    """uid -> choice of every stored answer, and how much is wrong with the file."""
+    answers = Answers(root)
+    stored = {e["uid"]: e["body"]["client"]["choice"] for e in answers.log.events(("answer",))}
+    problems = answers.problems()
+    answers.close()
+    return stored, len(problems)
+
+
+def _killed(root: Path, kills: Sequence[int]) -> tuple[dict[str, str], dict[str, str]]:
     """(acknowledged, tried) uid -> choice over many servers that are killed while three people answer."""
     acknowledged: dict[str, str] = {}
     tried: dict[str, str] = {}
-    rng = random.Random(0)
-    for number in range(kills):
-        server = Server(root, "annotators=a,b,c", "pairs=700", "repeats=0", "strategy=random", "minimum=0")
+    rng = random.Random(kills[0])
+    for number in kills:
+        server = Server(
+            root, "annotators=a,b,c", "pairs=2300", "overlap=3", "repeats=0", "strategy=random", "minimum=0"
+        )
         threads = [threading.Thread(target=_answer, args=(server, who, number, acknowledged, tried)) for who in "abc"]
         for thread in threads:
             thread.start()
@@ -78,6 +93,12 @@ def _answer(server: Server, who: str, number: int, acknowledged: dict[str, str],
                     acknowledged[uid] = choice
     except (OSError, http.client.HTTPException, ValueError):
         return  # the server was killed
+
+
+def browser_killed(quick: bool = False) -> dict[str, dict[str, Any]]:
+    """Rows `browser_killed_lost`, `browser_killed_invented`."""
+    with tempfile.TemporaryDirectory() as name:
+        return _browser_killed(Path(name), 3 if quick else 300)
 
 
 def _browser_killed(folder: Path, kills: int) -> dict[str, dict[str, Any]]:
@@ -123,12 +144,21 @@ def _choices(root: Path) -> list[str]:
     return found
 
 
-def _acknowledgement(root: Path, count: int) -> float:
+def acknowledgement(quick: bool = False) -> dict[str, dict[str, Any]]:
+    """Row `ack_p99_ms`; `chosen` is the same while the next question is chosen anew after every answer."""
+    count = 60 if quick else 500
+    with tempfile.TemporaryDirectory() as name:
+        plain, chosen = (_acknowledgement(dataset(Path(name) / s, 40), count, s) for s in ("random", STRATEGY))
+    return {"ack_p99_ms": at_most(plain, 10, chosen=round(chosen, 4))}
+
+
+def _acknowledgement(root: Path, count: int, strategy: str) -> float:
     """99th percentile, in ms, of one event over a connection that stays open, nobody else there."""
     import json
 
-    with serving(root, "pairs=5000", "repeats=0", "strategy=random") as server:
+    with serving(root, "pairs=5000", "repeats=0", f"strategy={strategy}") as server:
         client: Client = server.client()
+        client.clips_made(AHEAD - 1)
         times = []
         connection = http.client.HTTPConnection(*server.address)
         headers = {"Origin": client.origin, "Cookie": client.cookie, "Content-Type": "application/json"}

@@ -113,6 +113,19 @@ class Client:
             time.sleep(0.1)
         raise RuntimeError("no question became ready")
 
+    def clips_made(self, wanted: int) -> None:
+        """Wait until `wanted` questions can be asked, or all: who finds nothing to do finds no fault either, and making clips is work."""
+        self.next()
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            progress = self.ask("GET", "/api/progress")[1]
+            if not progress["waiting"] or progress["ready"] >= wanted:
+                return
+            time.sleep(0.2)
+        raise RuntimeError(
+            f"clips of {progress['waiting']} questions were not made in 90 s, wanted {wanted} questions ready"
+        )
+
     def record(self, *events: Any) -> list[dict[str, Any]]:
         """Receipts of events."""
         status, body, _ = self.ask("POST", "/api/events", {"events": list(events)})

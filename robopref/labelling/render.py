@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,7 +48,7 @@ class ClipJob:
 
 def prepare(parent: int, nice: int = 10) -> None:
     """Make a fresh worker process polite (labelling comes first), and let it end when the server was killed."""
-    os.nice(nice)
+    _give_way(nice)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -55,6 +56,26 @@ def prepare(parent: int, nice: int = 10) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _give_way(nice: int) -> None:
+    """Lower this process behind the server, and its session behind others: Linux weighs `nice` within a session only (autogroups), and
+    the browser, on the same machine, is in another. A session of its own also spares it the terminal's Ctrl-C; the server ends it.
+    """
+    os.nice(nice)
+    for thread in Path("/proc/self/task").glob("*"):  # numpy's were started by its import, before this
+        os.setpriority(os.PRIO_PROCESS, int(thread.name), os.getpriority(os.PRIO_PROCESS, 0))
+    with suppress(PermissionError):  # it leads a session already
+        os.setsid()
+    for _ in range(5):
+        try:
+            Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
+        except BlockingIOError:  # one session in a tenth of a second
+            time.sleep(0.15)
+        except OSError:  # another system, or one without
+            return
+        else:
+            return
 
 
 def make(job: ClipJob) -> int:

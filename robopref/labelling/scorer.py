@@ -27,11 +27,15 @@ FIRST = 1
 EVERY = 1
 """Answers between two scorings, at least; while one runs, no other starts."""
 AHEAD = 50
-"""Questions that one scoring puts in order; the others follow by score."""
+"""Questions that one scoring puts in order; the others follow at random."""
+PLACED = 1000.0
+"""Priorities above it are of questions in order; those at random lie between 0 and 1."""
 WIDTH = 20
 """Principal axes of what is measured of a window, at most."""
 BENDS, LANDMARKS = 60, 500
 """Nonlinear features beside them, and the windows that the kernel is spanned by, at most."""
+Rescored = tuple[str, str, float, float, float]
+"""item, strategy, score, propensity, priority"""
 
 
 class Scorer:
@@ -59,20 +63,8 @@ class Scorer:
             self._pool = ProcessPoolExecutor(
                 1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare, initargs=(os.getpid(),)
             )
-        answers = [
-            (e["windows"], prob_first(e["body"]["client"]["choice"], e["body"]["server"]["shown"]))
-            for e in self._answers.current()
-        ]
-        rows = self._answers.log.db.execute(
-            "SELECT DISTINCT c.id, c.windows FROM slot s JOIN comparison c ON c.id = s.item WHERE s.state IN ('open', 'waiting') "
-            "AND s.only_for IS NULL AND c.mode = 'pairs'"
-        ).fetchall()
-        asked = [([(w.episode, w.start, w.end) for w in windows], prob) for windows, prob in answers if prob == prob]
-        left = [(r["id"], r["windows"]) for r in rows]
-        if left and asked:
-            job = (str(self._dataset), asked, left, self._strategy, self._seed + done)
-            self._running = self._pool.submit(score, *job)
-            self._running.add_done_callback(lambda _: self._wake())
+        self._running = self._pool.submit(rescored, str(self._dataset), self._strategy, self._seed + done)
+        self._running.add_done_callback(lambda _: self._wake())
 
     def close(self) -> None:
         """Stop the process."""
@@ -93,10 +85,37 @@ class Scorer:
         self.rounds += 1
 
 
+def rescored(dataset: str, strategy: str, seed: int) -> list[Rescored]:
+    """What the answers in the project's file change in the queue: the questions to ask next, and those that no longer are.
+
+    Read and compared here, so that the server has a few rows to write and nothing else.
+    """
+    answers = _answers(dataset)
+    told = [
+        (e["windows"], prob_first(e["body"]["client"]["choice"], e["body"]["server"]["shown"]))
+        for e in answers.current()
+    ]
+    rows = answers.log.db.execute(
+        "SELECT c.id, c.windows, max(s.prio) AS prio FROM slot s JOIN comparison c ON c.id = s.item WHERE s.state IN ('open', 'waiting') "
+        "AND s.only_for IS NULL AND c.mode = 'pairs' GROUP BY c.id ORDER BY c.id"
+    ).fetchall()
+    asked = [([(w.episode, w.start, w.end) for w in windows], prob) for windows, prob in told if prob == prob]
+    if not rows or not asked:
+        return []
+    ahead = {r["id"] for r in rows if r["prio"] > PLACED}
+    found = score(dataset, asked, [(r["id"], r["windows"]) for r in rows], strategy, seed)
+    return [row for row in found if row[4] > PLACED or row[0] in ahead]
+
+
+@lru_cache(maxsize=1)
+def _answers(dataset: str) -> Answers:
+    return Answers(dataset)
+
+
 def score(
     dataset: str, asked: list[tuple[Any, float]], left: list[tuple[str, str]], strategy: str, seed: int
-) -> list[tuple[str, str, float, float, float]]:
-    """(item, strategy, score, propensity, priority) of every question that is left, the next to ask first."""
+) -> list[Rescored]:
+    """(item, strategy, score, propensity, priority) of every question that is left; the next to ask have the highest priority."""
     import json
 
     rng = np.random.default_rng(seed)
@@ -115,9 +134,11 @@ def score(
     for n, (item, _) in enumerate(left):
         if n in place:
             at = place[n]
-            rows.append((item, "random" if random[at] else strategy, float(value[n]), float(chance[at]), 1000.0 - at))
-        else:  # asked only if everything before is gone, by score
-            rows.append((item, strategy, float(value[n]), 1.0 / len(left), float(value[n])))
+            rows.append(
+                (item, "random" if random[at] else strategy, float(value[n]), float(chance[at]), PLACED + AHEAD - at)
+            )
+        else:  # asked only if everything before is gone, in random order
+            rows.append((item, "random", float(value[n]), 1.0 / len(left), float(rng.random())))
     return rows
 
 
