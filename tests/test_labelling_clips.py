@@ -9,17 +9,18 @@ import av
 import numpy as np
 import pytest
 from episodes import episode
+from hydra.utils import instantiate
 from robopref.benchmarks.labelling.server import acted, dataset
 from robopref.envs.point_mass import PointMass
 
-from robopref.arrays import InputError
+from robopref.arrays import InputError, Trajectory
 from robopref.data.pairs import Window
 from robopref.data.store import StoreWriter, TrajectoryStore
 from robopref.labelling.clips import Clips
 from robopref.labelling.encode import CODECS, encode
 from robopref.labelling.options import Options, parse
 from robopref.labelling.pool import questions, windows_of
-from robopref.labelling.render import DEFAULT, ClipJob, environment_of, make
+from robopref.labelling.render import DEFAULT, ClipJob, environments_of, make
 
 
 def pictures(frames=12, height=64, width=96):
@@ -53,9 +54,9 @@ def test_one_frame_and_odd_sizes_work(tmp_path, codec, frames, height, width):
 
 
 def job(root, folder, episode_=0, start=0, end=30, stride=3, source="states", codecs=("h264",)):
-    env = environment_of("pointmass", "point-mass")
+    envs = environments_of("pointmass", "point-mass")
     outputs = tuple((DEFAULT, c, str(Path(folder) / f"{c}{CODECS[c].suffix}")) for c in codecs)
-    return ClipJob(str(root), episode_, start, end, (DEFAULT,), source, 64, stride, 20, env, outputs)
+    return ClipJob(str(root), episode_, start, end, (DEFAULT,), source, 64, stride, 20, envs, outputs)
 
 
 def test_states_are_drawn_to_the_last_step_and_a_replay_gives_the_same_bytes(tmp_path):
@@ -75,6 +76,36 @@ def test_an_episode_that_replays_differently_is_told(tmp_path):
         writer.add(replace(acted(PointMass(horizon=20), 0, 0.5, states=False), seed=9))
     with pytest.raises(InputError, match="another observation"):
         make(job(tmp_path / "s", tmp_path, end=20))
+
+
+@pytest.mark.parametrize("preset", ["metaworld", "metaworld_pictures"])
+def test_what_was_collected_with_any_preset_of_an_environment_is_replayed(tmp_path, preset):
+    """`robopref collect` stores no simulator states by default, and not what an episode's environment was set to."""
+    made = {one["horizon"]: one for one in environments_of("metaworld", "drawer-open")}
+    horizon = {"metaworld": 200, "metaworld_pictures": 40}[preset]
+    env = instantiate(made[horizon])
+    observation, _ = env.reset(seed=3)
+    seen, done = [], []
+    for step in range(12):
+        seen.append(observation)
+        done.append(np.full(4, 0.5 if step < 6 else -0.5, np.float32))
+        observation, *_ = env.step(done[-1])
+    one = Trajectory(
+        np.stack(seen).astype(np.float32), np.stack(done), np.zeros(12, np.float32), np.zeros(12, bool),
+        task="drawer-open-v3", seed=3, env="metaworld",
+    )  # fmt: skip
+    with StoreWriter(tmp_path / "s", fps=20) as writer:
+        writer.add(one)
+    for _ in range(2):  # the second time the preset is known
+        envs = environments_of("metaworld", "drawer-open")
+        outputs = ((DEFAULT, "h264", str(tmp_path / "h264.mp4")),)
+        assert make(ClipJob(str(tmp_path / "s"), 0, 0, 12, (DEFAULT,), "states", 64, 3, 20, envs, outputs)) == 4
+
+
+def test_the_preset_called_like_the_environment_comes_first():
+    assert [one["horizon"] for one in environments_of("metaworld", "drawer-open")] == [200, 40]
+    assert environments_of("pointmass", "point-mass")[0]["task"] == "point-mass"
+    assert environments_of("never heard of", "x") == ()
 
 
 def test_recorded_video_is_cut(tmp_path):

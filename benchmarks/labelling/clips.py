@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from robopref.labelling.encode import CODECS
-from robopref.labelling.render import DEFAULT, ClipJob, environment_of, make, prepare
+from robopref.labelling.render import DEFAULT, ClipJob, environments_of, make, prepare
 
 from .rows import at_least, at_most
 
@@ -49,7 +49,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name, worker:
         folder = Path(name)
         root = _store(folder, 1 if quick else 3, 64 if quick else 200)
-        env = environment_of("metaworld", "drawer-open-v3")
+        envs = environments_of("metaworld", "drawer-open-v3")
         speeds: dict[str, float] = {}
         busy: dict[str, float] = {}  # what a processor of its own would give, all threads together
         hashes: list[set[str]] = []
@@ -64,7 +64,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
             for episode in range(1 if quick else 3):
                 outputs = tuple((DEFAULT, c, str(folder / f"{label}{episode}{CODECS[c].suffix}")) for c in codecs)
                 job = ClipJob(
-                    str(root), episode, 0, 64 if quick else 200, (DEFAULT,), "states", SIZE, 1, 20, env, outputs
+                    str(root), episode, 0, 64 if quick else 200, (DEFAULT,), "states", SIZE, 1, 20, envs, outputs
                 )
                 frames += worker.submit(make, job).result()
                 found |= {hashlib.sha256(Path(p).read_bytes()).hexdigest() for _, _, p in outputs}

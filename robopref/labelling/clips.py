@@ -24,7 +24,7 @@ from robopref.data.eventlog import canonical
 from robopref.data.pairs import Window
 from robopref.data.store import TrajectoryStore
 from robopref.labelling.encode import CODECS
-from robopref.labelling.render import DEFAULT, ClipJob, environment_of, job_key, make, prepare, versions
+from robopref.labelling.render import DEFAULT, ClipJob, environments_of, job_key, make, prepare, versions
 
 log = logging.getLogger(__name__)
 MOST_CAMERAS = 3
@@ -140,9 +140,9 @@ class Clips:
 
     def _new_job(self, window: Window) -> ClipJob:
         episode = self.store.episodes[window.episode]
-        env = environment_of(episode.env, episode.task) if self.source == "states" else None
+        envs = environments_of(episode.env, episode.task) if self.source == "states" else ()
         job = ClipJob(
-            str(self.store.root), window.episode, window.start, window.end, self.cameras, self.source, self.size, self.stride, self.fps, env, ()
+            str(self.store.root), window.episode, window.start, window.end, self.cameras, self.source, self.size, self.stride, self.fps, envs, ()
         )  # fmt: skip
         key = [*job_key(job, episode.hash), self._versions]
         outputs = []
@@ -174,7 +174,7 @@ class Clips:
 
     def _check_drawable(self) -> None:
         """Refuse at once what no clip could be made of, instead of marking every pair broken."""
-        known = {e.env for e in self.store.episodes if environment_of(e.env, e.task) is not None}
+        known = {e.env for e in self.store.episodes if environments_of(e.env, e.task)}
         if not known:
             names = ", ".join(sorted({e.env or "(none)" for e in self.store.episodes}))
             raise InputError(

@@ -41,7 +41,8 @@ class ClipJob:
     size: int
     stride: int
     fps: int
-    env: dict[str, Any] | None
+    envs: tuple[dict[str, Any], ...]
+    """Presets that may have made the episode, the likeliest first; one with stored states is drawn by the first."""
     outputs: tuple[tuple[str, str, str], ...]
     """(camera, codec, path)."""
 
@@ -96,20 +97,33 @@ def _recorded(job: ClipJob) -> dict[str, np.ndarray]:
     return {camera: images[camera][_steps(job)] for camera in job.cameras}
 
 
-def _drawn(job: ClipJob) -> dict[str, np.ndarray]:
-    from hydra.errors import InstantiationException
+class _Otherwise(InputError):
+    """An episode went on otherwise when it was replayed."""
 
+
+def _drawn(job: ClipJob) -> dict[str, np.ndarray]:
     trajectory = _store(job.dataset).read(job.episode)
-    if job.env is None:
+    if not job.envs:
         raise InputError(
             f"clips: got episodes of the environment {trajectory.env!r}, which no preset of conf/env makes."
         )
-    try:
-        env = _environment(tuple(sorted(job.env.items())), job.size)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        raise
+    fitting = _fitting.get((job.dataset, trajectory.task), 0) % len(job.envs)
+    for index in sorted(range(len(job.envs)), key=lambda one: one != fitting):  # building an environment takes a second
+        try:
+            pictures = _pictures(job, trajectory, _built(job.envs[index], job.size))
+        except _Otherwise as error:
+            other = error
+        else:
+            _fitting[job.dataset, trajectory.task] = index
+            return pictures
+    raise other
+
+
+_fitting: dict[tuple[str, str], int] = {}
+"""Which preset replayed the last episode of a dataset and task in this process."""
+
+
+def _pictures(job: ClipJob, trajectory: Trajectory, env: Any) -> dict[str, np.ndarray]:
     wanted = set(_steps(job))
     pictures: dict[str, list[np.ndarray]] = {camera: [] for camera in job.cameras}
     for step in _visit(env, trajectory, wanted):
@@ -129,8 +143,9 @@ def _visit(env: Any, trajectory: Trajectory, wanted: set[int]) -> Any:
         return
     for step in range(max(wanted) + 1):
         if np.abs(observation - trajectory.observation[step]).max() > _CLOSE:
-            raise InputError(
-                f"clips: got another observation at step {step} when replaying episode seed {trajectory.seed}."
+            raise _Otherwise(
+                f"clips: got another observation at step {step} when replaying episode seed {trajectory.seed}, wanted the stored one.\n"
+                "Collect with record_sim_state=true where the environment had settings of its own."
             )
         yield step
         observation, *_ = env.step(trajectory.action[step])
@@ -148,25 +163,37 @@ def _environment(config: tuple[tuple[str, Any], ...], size: int) -> Any:
     return instantiate(dict(config) | {"image_size": size})
 
 
-def environment_of(episode_env: str, task: str) -> dict[str, Any] | None:
-    """The preset of conf/env that makes the environment with this stored name, or None."""
-    preset = _presets().get(episode_env)
-    return None if preset is None else preset | {"task": task}
+def _built(config: dict[str, Any], size: int) -> Any:
+    from hydra.errors import InstantiationException
+
+    try:
+        return _environment(tuple(sorted(config.items())), size)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
+
+
+def environments_of(episode_env: str, task: str) -> tuple[dict[str, Any], ...]:
+    """The presets of conf/env that make the environment with this stored name: the one called like it first, the rest by name."""
+    made = [(name, preset) for name, preset in _presets().items() if _made_by(preset) == episode_env]
+    made.sort(key=lambda one: (one[0].replace("_", "") != episode_env, one[0]))
+    return tuple(preset | {"task": task} for _, preset in made)
+
+
+def _made_by(preset: dict[str, Any]) -> str:
+    return str(preset["_target_"]).rpartition(".")[2].lower()
 
 
 @lru_cache(maxsize=1)
 def _presets() -> dict[str, dict[str, Any]]:
+    """Name -> content of every preset of conf/env."""
     from importlib.resources import files
 
     import yaml
 
-    texts = [
-        e.read_text(encoding="utf-8")
-        for e in files("robopref.conf").joinpath("env").iterdir()
-        if e.name.endswith(".yaml")
-    ]
-    presets = [dict(yaml.safe_load(text)) for text in texts]
-    return {config["_target_"].rpartition(".")[2].lower(): config for config in presets}
+    entries = [e for e in files("robopref.conf").joinpath("env").iterdir() if e.name.endswith(".yaml")]
+    return {e.name.removesuffix(".yaml"): dict(yaml.safe_load(e.read_text(encoding="utf-8"))) for e in entries}
 
 
 def job_key(job: ClipJob, content: str) -> list[Any]:
