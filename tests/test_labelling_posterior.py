@@ -73,3 +73,18 @@ def test_likely_gaps_have_the_mean_and_spread_of_their_question():
     assert levels.shape == (LEVELS, 20)
     np.testing.assert_allclose(levels.mean(0), mean, atol=1e-6)
     np.testing.assert_allclose(levels.std(0), deviation, rtol=0.05)
+
+
+def test_the_scale_of_rewards_is_learned_from_noisy_answers_and_stays_wide_for_consistent_ones():
+    rng = np.random.default_rng(4)
+    x, held = rng.normal(size=(600, 30)), rng.normal(size=(2000, 30))
+    for precision in (1.0, 4.0):
+        truth = rng.normal(size=30) / np.sqrt(precision)
+        noisy = (rng.random(600) < 1 / (1 + np.exp(-x @ truth))).astype(float)
+        learned, fixed = Posterior(learn=True), Posterior().fit(x, noisy)
+        for n in range(50, 601, 50):
+            learned.fit(x[:n], noisy[:n])
+        assert 0.5 < learned.alpha / precision < 2 and fixed.alpha == 0.05
+        right = [np.mean((held @ fitted.mean > 0) == (held @ truth > 0)) for fitted in (learned, fixed)]
+        assert right[0] > right[1] - 0.005
+    assert Posterior(learn=True).fit(x, (x @ truth > 0).astype(float)).alpha < 0.2

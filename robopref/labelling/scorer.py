@@ -125,7 +125,7 @@ def score(
     features = _features(dataset, tuple(sorted({w for sides in windows for w in sides})))
     difference = np.array([features[a] - features[b] for a, b in windows])
     prob = np.array([p for _, p in asked])
-    posterior = Posterior(precision=0.5, lapse=0.05).fit(difference[: len(asked)], prob)
+    posterior = Posterior(precision=0.5, lapse=0.05, learn=True).fit(difference[: len(asked)], prob)
     ours = difference[len(asked) :]
     value = scores(strategy, posterior, ours, rng)
     first, chance, random = order(value, AHEAD, rng, ours)
