@@ -70,7 +70,9 @@ class Trajectory:
         if self.sim_state is not None:
             check_shape("Trajectory", "sim_state", self.sim_state.shape, (steps, None), do)
         if (self.chunk is None) != (self.executed is None):
-            raise InputError("Trajectory: got only one of chunk and executed, wanted both or neither.")
+            raise InputError(
+                "Trajectory: got only one of chunk and executed, wanted both or neither. Give both or drop it."
+            )
         if self.chunk is not None and self.executed is not None:
             check_shape("Trajectory", "chunk", self.chunk.shape, (steps, None, self.action.shape[1]), do)
             check_shape("Trajectory", "executed", self.executed.shape, (steps, self.chunk.shape[1]), do)

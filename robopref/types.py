@@ -24,7 +24,10 @@ class Dims:
 
     def __post_init__(self) -> None:
         if self.observation < 1 or self.action < 1:
-            raise InputError(f"Dims: got observation={self.observation}, action={self.action}, wanted both >= 1.")
+            raise InputError(
+                f"Dims: got observation={self.observation}, action={self.action}, wanted both >= 1. "
+                "Read them from the environment's spaces."
+            )
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Observation:
         check_shape("Observation", "state", tuple(self.state.shape), (None, None, None), "Add the history axis K.")
         if self.sentence and len(self.sentence) != len(self.state):
             raise InputError(
-                f"Observation.sentence: got {len(self.sentence)} sentences, wanted {len(self.state)}, one for every row."
+                f"Observation.sentence: got {len(self.sentence)} sentences, wanted {len(self.state)}. Give one for every row, or none."
             )
         for name, image in self.images.items():
             wanted = (self.state.shape[0], self.state.shape[1], None, None, 3)
@@ -118,12 +121,18 @@ class PreferenceBatch:
 
     def __post_init__(self) -> None:
         pairs = len(self.first)
-        do = "first, second, prob_first and weight describe the same pairs."
+        do = "Let first, second, prob_first and weight describe the same pairs."
         check_shape("PreferenceBatch", "second", (len(self.second),), (pairs,), do)
         check_shape("PreferenceBatch", "prob_first", tuple(self.prob_first.shape), (pairs,), do)
         check_shape("PreferenceBatch", "weight", tuple(self.weight.shape), (pairs,), do)
         if pairs and not bool(((self.prob_first >= 0) & (self.prob_first <= 1)).all()):
-            raise InputError("PreferenceBatch.prob_first: got a value outside [0, 1]. Convert the labels at the door.")
+            raise InputError(
+                "PreferenceBatch.prob_first: got a value outside [0, 1], wanted probabilities. Convert the labels at the door."
+            )
+        if pairs and not bool((self.weight >= 0).all()):
+            raise InputError(
+                "PreferenceBatch.weight: got a negative or NaN weight, wanted weights >= 0. Leave pairs out that shall not count."
+            )
 
     def __len__(self) -> int:
         return len(self.prob_first)
@@ -203,7 +212,7 @@ class PolicySpec:
         if not 1 <= self.execute <= self.horizon or self.history < 1:
             raise InputError(
                 f"PolicySpec: got execute={self.execute}, horizon={self.horizon}, history={self.history}, "
-                "wanted 1 <= execute <= horizon and history >= 1."
+                "wanted 1 <= execute <= horizon and history >= 1. Predict at least as many steps as are run."
             )
 
 

@@ -1,6 +1,8 @@
 """The wheel: it holds everything that the command needs, and runs from an empty folder without the source tree."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -78,10 +80,26 @@ def test_every_package_of_the_wheel_can_be_imported(installed, wheel, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_wheel_alone_runs_the_quickstart_from_an_empty_folder(installed, tmp_path):
-    run(installed / "robopref", "quickstart", "out=story", cwd=tmp_path, timeout=1800)
-    assert (tmp_path / "story" / "report.html").stat().st_size > 100_000
-    assert [path.name for path in tmp_path.iterdir()] == ["story"]
+def test_the_wheel_alone_runs_the_quickstart_and_the_readmes_python_from_an_empty_folder(installed, tmp_path):
+    run(installed / "robopref", "quickstart", "out=runs/quickstart", cwd=tmp_path, timeout=1800)
+    story = tmp_path / "runs" / "quickstart"
+    assert (story / "report.html").stat().st_size > 100_000
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    metrics = json.loads((story / "metrics.json").read_text())
+    assert 0 < metrics["labels_asked"] <= 60
+    assert set(metrics["policies"]) == {"base", "cloned", "filtered", "plain_dpo", "aligned_no_pairs", "aligned"}
+    assert {one["episodes"] for one in metrics["policies"].values()} == {100}
+    (gain,) = [one for one in metrics["tests"] if (one["a"], one["b"]) == ("aligned", "base")]
+    assert gain["difference"] >= 0.25 and gain["p_value"] < 0.01 and gain["ci95"][0] > 0
+    low, high, stored = run(installed / "python", "-W", "error", "-c", python_of_the_readme(), cwd=tmp_path).split()
+    assert float(low.strip("(,")) <= metrics["policies"]["aligned"]["success_rate"] <= float(high.strip("),"))
+    assert int(stored) == 48 * 4, "resets of a round times replicas"
+
+
+def python_of_the_readme():
+    """The one Python block of the README, as it stands there."""
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (TOP / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return block
 
 
 def test_too_small_a_disk_is_told_before_anything_is_installed(tmp_path):

@@ -9,12 +9,18 @@ import sys
 import time
 from itertools import pairwise
 
+import jsonschema
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from robopref.arrays import InputError
+from robopref.data.store import TrajectoryStore
 from robopref.run import compose, main
 from robopref.stages.pretrain import next_levels
 from robopref.stages.videos import film
+from robopref.statistics import wilson
 
 TINY = [
     "env=point_mass", "task=point-mass", "experiment=quickstart", "workers=1", "pairs=12", "policy.width=48", "policy.depth=1",
@@ -51,6 +57,48 @@ def test_a_run_leaves_metrics_for_every_policy(finished):
     assert choice["predicted"][choice["chosen"]] == max(choice["predicted"].values())
     outcomes = json.loads((finished / "evaluation" / "outcomes.json").read_text())
     assert sum(outcomes["success"]["aligned"]) / 16 == metrics["policies"]["aligned"]["success_rate"]
+
+
+NUMBER, COUNT = {"type": "number"}, {"type": "integer", "minimum": 0}
+SHARE, WORD = {"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "minLength": 1}
+
+
+POSITIVE = {"type": "number", "exclusiveMinimum": 0}
+
+
+def record(**fields):
+    """Schema of an object that holds all of these."""
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def interval(of):
+    return {"type": "array", "items": of, "minItems": 2, "maxItems": 2}
+
+
+POLICY = record(success_rate=SHARE, ci95=interval(SHARE), episodes=COUNT, **{"return": NUMBER, "length": NUMBER})
+TEST = record(a=WORD, b=WORD, difference=NUMBER, ci95=interval(NUMBER), p_value=SHARE)
+METRICS = record(
+    task=WORD, seed=COUNT, labels_asked=COUNT, episodes_judged=COUNT, tests={"type": "array", "items": TEST, "minItems": 9},
+    policies={"type": "object", "additionalProperties": POLICY},
+    seconds=record(**dict.fromkeys(("collect", "pretrain", "align", "baselines", "evaluate"), POSITIVE)),
+)  # fmt: skip
+
+
+def test_every_promised_field_of_the_metrics_is_there_and_fits_the_outcomes(finished):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    metrics = json.loads((finished / "metrics.json").read_text(), parse_constant=refuse)
+    jsonschema.validate(metrics, METRICS)
+    outcomes = json.loads((finished / "evaluation" / "outcomes.json").read_text())
+    for name, one in metrics["policies"].items():
+        assert one["return"] == pytest.approx(np.mean(outcomes["return"][name]))
+        assert one["length"] == pytest.approx(np.mean(outcomes["length"][name])) and 1 <= one["length"] <= 40
+        assert one["ci95"] == pytest.approx(wilson(sum(outcomes["success"][name]), 16))
+    for one in metrics["tests"]:
+        apart = metrics["policies"][one["a"]]["success_rate"] - metrics["policies"][one["b"]]["success_rate"]
+        assert one["difference"] == pytest.approx(apart)
+        assert one["ci95"][0] <= one["difference"] <= one["ci95"][1]
 
 
 def test_a_run_leaves_a_report_that_stands_alone(finished):
@@ -126,6 +174,44 @@ def test_a_sweep_makes_a_folder_per_combination(tmp_path, monkeypatch):
 def test_the_same_command_gives_the_same_metrics(finished, tmp_path):
     main("run", [*TINY, f"out={tmp_path / 'again'}"])
     assert metrics_of(tmp_path / "again") == metrics_of(finished)
+
+
+def test_training_sees_the_answers_and_neither_reward_nor_success(finished, tmp_path):
+    """With other rewards and successes in every store, all that was trained from them comes out the same to the bit."""
+    run = tmp_path / "blinded"
+    shutil.copytree(finished, run)
+    stores = [run / "demonstrations" / "store", *run.rglob("rollouts/store")]
+    assert len(stores) == 4, "demonstrations, the shared first round, and a second one of each arm with rounds"
+    for store in stores:
+        before = TrajectoryStore(store).read(0)
+        blind(store)
+        after = TrajectoryStore(store).read(0)
+        assert (after.success != before.success).all() and not np.isclose(after.reward, before.reward).any()
+    for made in ("base", "evaluation", "videos", "strips", "arms/arms.json"):
+        shutil.rmtree(run / made) if (run / made).is_dir() else (run / made).unlink()
+    for done in run.glob("arms/*"):
+        if (done / "done.json").exists():
+            shutil.rmtree(done)
+        for part in (*done.glob("round-*/align"), *done.glob("round-*/gate"), done / "chosen"):
+            shutil.rmtree(part, ignore_errors=True)
+    main("run", [*TINY, "stages=[collect,pretrain,align,evaluate,report]", f"out={run}"])
+    trained = [path.relative_to(finished) for path in finished.rglob("model.safetensors")]
+    assert len(trained) >= 10
+    for path in trained:
+        assert (run / path).read_bytes() == (finished / path).read_bytes(), path
+    assert metrics_of(run)["policies"] == metrics_of(finished)["policies"]
+
+
+def blind(store):
+    """Overwrite what the simulator said in a store: rewards by noise, successes by their opposite."""
+    draw = np.random.default_rng(0)
+    for path in store.glob("data/*/*.parquet"):
+        table = pq.read_table(path)
+        for name in ("next.reward", "next.success"):
+            at, told = table.schema.get_field_index(name), table[name].to_numpy()
+            other = draw.normal(size=len(told)) if name == "next.reward" else ~told.astype(bool)
+            table = table.set_column(at, table.schema.field(at), pa.array(other).cast(table.schema.field(at).type))
+        pq.write_table(table, path)
 
 
 def test_the_number_of_workers_changes_nothing(finished, tmp_path):
