@@ -114,13 +114,19 @@ class Pictures:
             _add(self._scene, one)
         mujoco.mjr_render(self._view, self._scene, self._drawing)
         mujoco.mjr_readPixels(self._buffer, None, self._view, self._drawing)
-        # OpenGL counts rows from below. Meta-World's corner cameras hang upside down: turn those by 180 degrees.
-        hangs = data.cam_xmat[index, _UP_Z] < 0
-        return np.ascontiguousarray(self._buffer[:, ::-1] if hangs else self._buffer[::-1])
+        return np.ascontiguousarray(upright(self._buffer, data.cam_xmat[index]))
 
     def close(self) -> None:
         """Free the GL context. Further pictures need a new object."""
         self._free()
+
+
+def upright(pixels: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """What a camera with a row-major rotation matrix (9,) saw, turned so that up in the world is up: (H, W, ...), a view.
+
+    OpenGL counts rows from below. Meta-World's corner cameras hang upside down: those are turned by 180 degrees.
+    """
+    return pixels[:, ::-1] if rotation[_UP_Z] < 0 else pixels[::-1]
 
 
 def _add(scene: Any, one: Mark | Rod) -> None:

@@ -1,28 +1,17 @@
 """The command: its help is quick, its errors are short and say what to do, its exit codes mean what they promise."""
 
 import errno
-import json
 import subprocess
 import sys
-import time
 
 import pytest
+from command import call, processor_time
 from synthetic_run import make_run
 
-from robopref import bench, cli
+from robopref import cli
 from robopref.arrays import InputError
 from robopref.cli_errors import did_you_mean, explain
 from robopref.cli_help import VERBS
-
-COMMAND = [sys.executable, "-m", "robopref.cli"]
-
-
-def call(capsys, *words):
-    """(exit code, output, error output) of the command, in this process."""
-    with pytest.raises(SystemExit) as left:
-        cli.main(list(words))
-    out, err = capsys.readouterr()
-    return left.value.code, out, err
 
 
 def fail_with(monkeypatch, error):
@@ -33,14 +22,9 @@ def fail_with(monkeypatch, error):
 
 
 def test_help_answers_at_once():
-    times = []
-    for _ in range(3):
-        begin = time.monotonic()
-        asked = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
-        times.append(time.monotonic() - begin)
-    assert all(f"\n  {verb} " in asked.stdout for verb in VERBS)
-    print(f"robopref --help: {min(times):.2f} s")
-    assert min(times) < 2.0
+    taken, said = processor_time("--help")
+    assert all(f"\n  {verb} " in said for verb in VERBS)
+    assert taken < 0.7, "promised"
 
 
 def test_help_imports_nothing_heavy():
@@ -221,100 +205,6 @@ def test_validate_ends_with_two_when_something_is_wrong(capsys, monkeypatch, tmp
     assert call(capsys, "validate", str(tmp_path))[:2] == (2, "a is wrong, do b\n")
     monkeypatch.setattr("robopref.data.validate.validate", lambda root: [])
     assert call(capsys, "validate", str(tmp_path))[0] == 0
-
-
-def test_bench_shows_its_rows_and_keeps_them(capsys, monkeypatch, tmp_path):
-    rows = {"steps": {"measured": 2.5, "target": 2.0, "ok": True, "ours": 50.0, "peer": 20.0}}
-
-    class Fake:
-        @staticmethod
-        def run(quick):
-            assert quick is True
-            return rows
-
-    monkeypatch.setattr(bench, "available", lambda: ["fake"])
-    monkeypatch.setattr(bench, "import_module", lambda name: Fake)
-    code, out, _ = call(capsys, "bench", "fake", "quick=true", f"out={tmp_path / 'new'}")
-    assert code == 0 and "steps" in out and "2.5" in out
-    assert json.loads((tmp_path / "new" / "bench.json").read_text()) == rows
-    rows["steps"]["ok"] = False
-    assert call(capsys, "bench", "fake", "quick=true")[0] == 1
-
-
-def test_a_benchmark_in_parts_keeps_each_and_goes_on_where_it_stopped(monkeypatch, tmp_path):
-    done, broken = [], [True]
-
-    def part(name):
-        def measure(quick):
-            if name == "second" and broken:
-                raise InputError("no peer")
-            if name == "third" and broken:
-                raise KeyboardInterrupt
-            done.append(name)
-            return {f"{name}_row": {"measured": 1.0, "target": 1.0, "ok": True}}
-
-        return measure
-
-    class Fake:
-        PARTS = {name: part(name) for name in ("first", "second", "third")}  # noqa: RUF012
-
-    monkeypatch.setattr(bench, "available", lambda: ["fake"])
-    monkeypatch.setattr(bench, "import_module", lambda name: Fake)
-    with pytest.raises(KeyboardInterrupt):
-        bench.bench("fake", True, tmp_path)
-    kept = json.loads((tmp_path / "bench.json").read_text())
-    assert kept["first_row"]["ok"] and not kept["second"]["ok"], "a part that failed takes its own rows away only"
-    broken.clear()
-    assert bench.bench("fake", True, tmp_path, resume=True) == 0
-    assert done == ["first", "second", "third"], "only what had not been finished was measured"
-    kept = json.loads((tmp_path / "bench.json").read_text())
-    assert set(kept) == {"first_row", "second_row", "third_row", "machine_cpu_share"}
-    assert set(kept["machine_cpu_share"]["parts"]) == {"first", "second", "third"}
-    bench.bench("fake", False, tmp_path, resume=True)
-    assert len(done) == 6, "quick rows are no rows of a full run"
-    bench.bench("fake", False, tmp_path)
-    assert len(done) == 9, "without resume everything is measured again"
-    bench.bench("fake", False, tmp_path, only=["second"])
-    assert done[9:] == ["second"] and "third_row" in json.loads((tmp_path / "bench.json").read_text()), (
-        "others are kept"
-    )
-    with pytest.raises(InputError, match="first, second, third"):
-        bench.bench("fake", False, tmp_path, only=["fourth"])
-
-
-def test_every_listed_benchmark_can_run(capsys):
-    from importlib import import_module
-
-    code, out, _ = call(capsys, "bench")
-    assert code == 0
-    for name in out.split():
-        assert callable(import_module(f"robopref.benchmarks.{name}").run), name
-
-
-def test_doctor_tells_what_the_machine_can_do_in_five_seconds():
-    begin = time.monotonic()
-    asked = subprocess.run([*COMMAND, "doctor", "--json"], capture_output=True, text=True, check=True)
-    taken = time.monotonic() - begin
-    found = json.loads(asked.stdout)
-    assert found["python"]["version"].startswith("3.")
-    assert {"torch", "gl egl", "gl osmesa", "video", "machine", "ros", "extras"} <= found.keys()
-    assert found["machine"]["cores"] >= 1 and "robomimic" in found["extras"]
-    assert taken < 7.0, "promised: under 5 s on a quiet machine"
-
-
-def test_doctor_prints_lines_for_people(capsys):
-    from robopref.doctor import show
-
-    show({
-        "python": {"version": "3.11.9", "executable": "python"},
-        "machine": {"cores": 2, "cores_total": 4, "memory_gb": None, "memory_free_gb": None, "disk_free_gb": 9.0},
-        "ros": {"distro": None, "command": None, "rclpy": False}, "ffmpeg": {"command": None},
-        "extras": {"track": {"tensorboard": None}, "dev": {"pytest": "9"}},
-        "torch": {"error": "no answer"}, "video": {"error": "ModuleNotFoundError: av"},
-        "gl egl": {"error": "ImportError: no EGL"}, "gl osmesa": {"error": "none"},
-    })  # fmt: skip
-    out = " ".join(capsys.readouterr().out.split())
-    assert "no backend draws" in out and "pip install 'robopref[track]'" in out and "ImportError: no EGL" in out
 
 
 def test_progress_is_silent_off_a_terminal_and_a_bar_on_one(capsys, monkeypatch):

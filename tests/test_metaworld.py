@@ -1,9 +1,5 @@
 """Meta-World's traps, each as a test over its 50 tasks: seeds, goals, save and restore, equality with Meta-World's own step."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from metaworld.utils import reward_utils
@@ -244,43 +240,6 @@ def test_reward_helpers_equal_meta_worlds():
         matrix = rotation.as_matrix()
         ours, theirs = rewards.quaternion_from_matrix(matrix), Rotation.from_matrix(matrix).as_quat()
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-14)
-
-
-STATES_ONLY = """
-import sys
-import numpy as np
-from robopref.arrays import InputError
-from robopref.envs.metaworld import MetaWorld
-env = MetaWorld("drawer-open")
-observation, _ = env.reset(seed=0)
-for _ in range(5):
-    observation = env.step(env.expert(observation))[0]
-env.set_state(env.get_state())
-assert env._pictures is None
-loaded = [m for m in sys.modules if m.split(".")[0] == "OpenGL" or m in ("mujoco.egl", "mujoco.osmesa", "mujoco.glfw")]
-print("loaded", loaded)
-try:
-    env.render()
-except InputError as error:
-    print("refused", str(error).count(chr(10)) < 5, error)
-"""
-
-
-def states_only(backend):
-    environment = {**os.environ, "MUJOCO_GL": backend}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", STATES_ONLY], env=environment, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode()
-
-
-def test_states_run_without_gl_and_a_picture_is_refused_in_words():
-    said = states_only("disable")
-    assert "loaded []" in said
-    assert "refused True" in said and "MUJOCO_GL" in said
-
-
-def test_states_run_where_the_named_gl_library_is_missing():
-    assert "loaded" in states_only("osmesa")
 
 
 def test_a_held_action_is_as_many_steps_whose_rewards_add_up():

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from robopref.arrays import InputError, Trajectory
 from robopref.data.windows import chunk_table
-from robopref.learners.clone import fit_normalizer
+from robopref.learners.clone import clone, fit_normalizer
 from robopref.learners.contrast import VARIANTS, ContrastSettings, contrast
 from robopref.learners.iql import IQLSettings, Values, follow, iql, transitions, weights
 from robopref.losses.contrastive import contrastive
@@ -147,3 +147,25 @@ def test_bad_rewards_and_settings_are_refused():
     for wrong in ({"expectile": 1.0}, {"inv_temperature": -1.0}, {"gamma": 1.0}):
         with pytest.raises(InputError, match="iql"):
             IQLSettings(**wrong)
+
+
+def test_cloning_ends_with_the_average_of_its_weights_where_one_is_asked_for():
+    """The average by hand, with a decay that warms up: 1 - t^(-3/4) after step t, at most `ema`."""
+    trail, ended = [], {}
+    for ema in (0.0, 0.6):
+        made, table = policy(Diffusion, horizon=4, execute=4, width=16, depth=1, diffusion_steps=5, sample_steps=2)
+        start = {name: value.clone() for name, value in made.named_parameters()}
+        for _ in clone(made, table, steps=8, lr=1e-2, batch=16, generator=torch.Generator().manual_seed(0), ema=ema):
+            if not ema:
+                trail.append({name: value.detach().clone() for name, value in made.named_parameters()})
+        ended[ema] = {name: value.detach() for name, value in made.named_parameters()}
+    average = start
+    for t, weights_then in enumerate(trail, 1):
+        decay = min(0.6, 1 - t**-0.75)
+        average = {name: decay * average[name] + (1 - decay) * value for name, value in weights_then.items()}
+    moved = 0.0
+    for name, value in ended[0.6].items():
+        assert_close(value, average[name])
+        assert_close(ended[0.0][name], trail[-1][name], rtol=0, atol=0)
+        moved = max(moved, float((value - ended[0.0][name]).abs().max()))
+    assert moved > 1e-3, "and that is not what it ends with otherwise"

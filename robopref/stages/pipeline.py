@@ -205,7 +205,7 @@ def seconds(out: Path) -> dict[str, float]:
         paths = {p for pattern in patterns for p in out.glob(pattern)}
         return round(sum(read_json(p)["seconds"] for p in paths), 1)
 
-    aligned = total("rounds/*/done.json", "arms/aligned/*/*/done.json", "arms/aligned/chosen/done.json")
+    aligned = total("rounds/*/done.json", "judged/*/done.json", "arms/aligned/*/*/done.json", "arms/aligned/chosen/done.json")  # fmt: skip
     return {
         "collect": total("demonstrations/done.json"),
         "pretrain": read_json(out / "base" / "base.json")["seconds"],
