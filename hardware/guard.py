@@ -8,8 +8,6 @@ box, half-spaces, self-collision -> gripper.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from .command import Command
@@ -17,52 +15,12 @@ from .limiter import Limiter, Motion
 from .limits import DT, FR3, Limits
 from .nearness import Nearness
 from .reasons import Reason, State, reason_of
+from .settings import Output, Settings
 from .workspace import Workspace
 
 MODE_MOVE, MODE_REFLEX, MODE_USER_STOP = 2, 4, 5
 _UNFIT = {MODE_REFLEX, MODE_USER_STOP, 3}  # reflex, user stop, guiding
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is allowed beyond the arm's own limits. Seconds, radians, metres."""
-
-    speed: float = 0.3
-    """Fraction of the arm's speed."""
-    age: float = 0.1
-    """Oldest newest-seen robot stamp a command may carry: how late a command may arrive."""
-    observation_age: float = 1.2
-    """Oldest observation an action may come from (one chunk length plus inference)."""
-    watchdog: float = 0.2
-    """Silence after which the arm brakes, earlier where it is so fast that `stop` asks for it."""
-    stop: float = 0.34
-    """Time from the last valid command to standstill at any speed; the arm node takes up to 0.01 more to hand it on."""
-    patience: float = 0.1
-    """Shortest silence that makes the arm brake: speeds that would need more room than `stop` leaves are not reached."""
-    margin: float = 0.05
-    """Kept from the joint stops."""
-    delta: float = 0.35
-    """Largest distance of a target from the one before, per joint."""
-    rejects: int = 10
-    """Refused commands in a row that end in HOLD."""
-    recoveries: int = 3
-    """Reflexes recovered from before the arm stays stopped until an operator resets it."""
-    healthy: float = 10.0
-    """Seconds of running after which recoveries count from zero again."""
-    deadman: bool = False
-    """Whether a button must be held down."""
-    grip: tuple[float, float] = (0.0, 0.08)
-    grip_rate: float = 0.1
-
-
-@dataclass(frozen=True)
-class Output:
-    """One millisecond: what the arm is told, and why it differs from what was asked."""
-
-    motion: Motion
-    gripper: float
-    state: State
-    reason: Reason
+__all__ = ["MODE_MOVE", "MODE_REFLEX", "MODE_USER_STOP", "Guard", "Output", "Settings"]
 
 
 class Guard:
@@ -84,22 +42,28 @@ class Guard:
         self._from = self._target = self.motion.q
         self._since = self._duration = self._valid = self._started = 0.0
         self._rejects = self._recoveries = 0
-        self._resumable = self._pressed = self._blocked = False
+        self._resumable = False
+        self._blocked = 0
+        """Bits of the border in front of which the arm brakes."""
+        self._held = float("-inf")
+        """Until when the enabling button counts as held down."""
+        self._latch = self._waits = Reason.NONE
+        """Why the stop is latched; and OPERATOR from when a person ended the motion until a person arms: neither is lost with the link."""
         self._command_reason = Reason.NONE
         self._nearness = Nearness(self.workspace)
 
     # Events from the robot -------------------------------------------------------------------------------------------
 
     def link(self, up: bool, now: float) -> None:
-        """The robot came within reach, or was lost."""
+        """The robot came within reach, or was lost. A latched stop is latched still when it is back."""
         if not up:
-            self._enter(State.DISCONNECTED, Reason.LINK)
+            self._enter(State.DISCONNECTED, Reason.LINK | self._latch)
         elif self.state is State.DISCONNECTED:
-            self._enter(State.IDLE, Reason.NONE)
+            self._enter(State.ESTOP if self._latch else State.IDLE, self._latch)
 
     def robot_mode(self, mode: int, now: float) -> None:
         """The arm's own mode (libfranka's numbers). A reflex or the user stop ends everything."""
-        if mode == MODE_USER_STOP and self.state is not State.DISCONNECTED:
+        if mode == MODE_USER_STOP:
             self.estop(now, Reason.OPERATOR)
         elif mode == MODE_REFLEX and self.state in (State.IDLE, State.ARMED, State.RUNNING, State.HOLD):
             self._enter(State.REFLEX, Reason.REFLEX)
@@ -111,10 +75,20 @@ class Guard:
 
     # Events from people and programs ---------------------------------------------------------------------------------
 
-    def arm(self, epoch: int, measured: np.ndarray, mode: int, now: float) -> Reason:
-        """Allow motion from the measured position (7,) under a new epoch. NONE, or why not."""
+    @property
+    def latched(self) -> bool:
+        """Whether only an operator's `reset` ends the stop, in reach of the robot or not."""
+        return bool(self._latch)
+
+    def arm(self, epoch: int, measured: np.ndarray, mode: int, now: float, asked: bool = True) -> Reason:
+        """Allow motion from the measured position (7,) under a new epoch. NONE, or why not.
+
+        asked: whether a person wants it; a program alone cannot undo what a person stopped.
+        """
         if self.state not in (State.IDLE, State.HOLD, State.ARMED) or mode in _UNFIT or not self.motion.still:
             return Reason.NOT_ARMED
+        if self._waits and not asked:
+            return Reason.NOT_ARMED | self._waits
         if epoch <= self.epoch:
             return Reason.EPOCH
         if not np.isfinite(measured).all():
@@ -124,29 +98,48 @@ class Guard:
             return broken
         self.motion = Motion.at(measured)
         self._from = self._target = self.motion.q
-        self.epoch, self.seq, self._rejects, self._blocked = epoch, -1, 0, False
+        self.epoch, self.seq, self._rejects, self._blocked = epoch, -1, 0, 0
+        self._waits = Reason.NONE
         self._enter(State.ARMED, Reason.NONE)
         return Reason.NONE
 
-    def disarm(self, now: float) -> None:
-        """Stop, and take no command until armed again."""
+    def disarm(self, now: float, asked: bool = True) -> None:
+        """Stop, and take no command until armed again: by a person, if a person `asked` for it."""
+        if asked:
+            self._waits = Reason.OPERATOR
+            self.why |= self._waits
         if self.state in (State.ARMED, State.RUNNING, State.HOLD):
-            self._hold(Reason.OPERATOR, resumable=False)
+            self._hold(Reason.OPERATOR if asked else Reason.LINK, resumable=False)
 
-    def deadman(self, pressed: bool, now: float) -> None:
-        """The enabling button; where settings ask for one, letting go holds the arm."""
-        self._pressed = pressed
-        if self.settings.deadman and not pressed and self.state is State.RUNNING:
+    def deadman(self, pressed: bool, now: float, seen: float | None = None) -> None:
+        """The enabling button is held down, which counts for `heartbeat` seconds, or was let go, which holds the arm at once.
+
+        seen: newest robot stamp that the sender had seen, where it is not beside the robot; word that comes late is no word.
+        """
+        if not pressed:
+            self._held = float("-inf")
+            self._enabled(now)
+        elif seen is None or 0.0 <= now - seen <= self.settings.age:
+            self._held = now + self.settings.heartbeat
+
+    def _enabled(self, now: float) -> bool:
+        """Whether the button is held down, or none is asked for; else a running arm holds."""
+        enabled = now <= self._held or not self.settings.deadman
+        if not enabled and self.state is State.RUNNING:
             self._hold(Reason.DEADMAN, resumable=True)
+        return enabled
 
     def estop(self, now: float, why: Reason = Reason.ESTOP) -> None:
         """Stop and stay stopped until `reset`."""
-        self._enter(State.ESTOP, Reason.ESTOP | why)
+        self._latch |= Reason.ESTOP | why
+        lost = self.state is State.DISCONNECTED
+        self._enter(State.DISCONNECTED if lost else State.ESTOP, self._latch | (Reason.LINK if lost else Reason.NONE))
 
     def reset(self, now: float) -> bool:
-        """The operator clears the stop; True if the arm stands still and is idle now."""
+        """The operator clears the stop; True if the arm stands still and is idle now, until a person arms it."""
         if self.state is State.ESTOP and self.motion.still:
             self._recoveries = 0
+            self._latch, self._waits = Reason.NONE, Reason.OPERATOR
             self._enter(State.IDLE, Reason.NONE)
         return self.state is State.IDLE
 
@@ -163,11 +156,10 @@ class Guard:
 
     def recovered(self, ok: bool, now: float) -> None:
         """How the recovery ended."""
-        if self.state is State.RECOVERING:
-            if ok:
-                self._enter(State.IDLE, Reason.NONE)
-            else:
-                self.estop(now, Reason.REFLEX)
+        if self.state is State.RECOVERING and ok:
+            self._enter(State.IDLE, Reason.NONE)
+        elif self.state is State.RECOVERING:
+            self.estop(now, Reason.REFLEX)
 
     # Commands --------------------------------------------------------------------------------------------------------
 
@@ -192,13 +184,17 @@ class Guard:
         self._from, self._target = self._wish(now), target
         self._since, self._valid, self._rejects = now, now, 0
         self._duration = min(max(command.duration, 0.0), self.settings.watchdog)
+        if self._duration != command.duration:
+            reason |= Reason.DURATION
         self._command_reason = reason
         return reason
 
     def _refusal(self, command: Command, now: float) -> Reason:
         ready = self.state in (State.ARMED, State.RUNNING) or (self.state is State.HOLD and self._resumable)
-        if not ready or (self.settings.deadman and not self._pressed):
+        if not ready:
             return Reason.NOT_ARMED
+        if not self._enabled(now):
+            return Reason.NOT_ARMED | Reason.DEADMAN
         if command.epoch != self.epoch:
             return Reason.EPOCH
         if command.seq <= self.seq:
@@ -208,8 +204,7 @@ class Guard:
             return command.fault
         if command.target.shape != (7,):
             return Reason.SHAPE
-        numbers = [*command.target, command.duration, 0.0 if command.gripper is None else command.gripper]
-        if not np.isfinite(numbers).all():
+        if not np.isfinite([*command.target, command.duration, command.gripper or 0.0]).all():
             return Reason.NONFINITE
         # A stamp from the robot's future was never the robot's.
         if not 0.0 <= now - command.seen <= self.settings.age:
@@ -229,8 +224,7 @@ class Guard:
         if (near != inside).any():
             reason |= Reason.DELTA
         line = self.motion.q + np.linspace(0.125, 1.0, 8)[:, None] * (near - self.motion.q)  # (8, 7)
-        broken = self.workspace.violations(line)
-        if broken.any():
+        if (broken := self.workspace.violations(line)).any():
             first = int(np.argmax(broken != 0))
             reason |= Reason(int(broken[first]))
             near = line[first - 1] if first else self.motion.q
@@ -243,7 +237,7 @@ class Guard:
         if self.state is State.RUNNING:
             if self._silent(now - self._valid):
                 self._hold(Reason.WATCHDOG, resumable=True)
-            elif self._recoveries and now - self._started > self.settings.healthy:
+            elif self._enabled(now) and self._recoveries and now - self._started > self.settings.healthy:
                 self._recoveries = 0
         bits = int(self.why)
         if self.state is State.RUNNING:
@@ -263,6 +257,13 @@ class Guard:
         if self.state in (State.DISCONNECTED, State.IDLE, State.REFLEX, State.RECOVERING):
             self.motion = Motion.at(measured)
 
+    def hand(self, width: float) -> None:
+        """Take over the measured width between the fingers, metres, where they were stopped: arming moves nothing."""
+        stopped = self.state is State.HOLD and bool(self.why & (Reason.OPERATOR | Reason.DEADMAN))
+        if stopped or self.state not in (State.ARMED, State.RUNNING, State.HOLD):
+            low, high = self.settings.grip
+            self.gripper = self._grip_target = min(max(width, low), high)
+
     def _wish(self, now: float) -> np.ndarray:
         """Where the target stands now, on its way from the one before."""
         if now >= self._since + self._duration:
@@ -275,13 +276,11 @@ class Guard:
         bits = int(limited)
         if ahead.q.tolist() != self.motion.q.tolist():
             broken = self._nearness.broken(self.limiter.braking_path(ahead))
-            if broken or (self._blocked and not self.motion.still):
-                # Braking on until rest, so that the arm does not shiver at the border.
-                self._blocked = True
+            # Braking on until rest, so that the arm does not shiver at the border.
+            self._blocked = broken | (0 if self.motion.still else self._blocked)
+            if self._blocked:
                 ahead, _ = self.limiter.step(self.motion, None)
-                bits |= broken
-            else:
-                self._blocked = False
+                bits |= self._blocked
         self.motion = ahead
         room = self.settings.grip_rate * DT
         wanted = self._grip_target - self.gripper
@@ -295,6 +294,6 @@ class Guard:
         self._resumable = resumable
 
     def _enter(self, state: State, why: Reason) -> None:
-        # A hold that only arming ends is not softened by a later, milder one.
-        self.state, self.why, self._resumable, self._rejects = state, why, False, 0
+        # A hold that only arming ends is not softened by a later, milder one, nor is a person's order.
+        self.state, self.why, self._resumable, self._rejects = state, why | self._waits, False, 0
         self._command_reason = Reason.NONE

@@ -16,7 +16,7 @@ from .reasons import Reason
 CALLS = frozenset(
     {
         "link", "robot_mode", "backend_ended", "arm", "disarm", "deadman", "estop", "reset", "recover", "recovered",
-        "receive", "tick", "follow",
+        "receive", "tick", "follow", "hand",
     }
 )  # fmt: skip
 

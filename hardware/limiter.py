@@ -98,7 +98,7 @@ class Limiter:
             reason |= Reason.VEL
         if (needed > self.acceleration).any():
             reason |= Reason.ACC
-        if (new_a != push).any():
+        if (new_a != push).any() or (k > 0.0).any():
             reason |= Reason.JERK
         return Motion(q + new_v * DT, new_v, new_a), reason
 
@@ -135,7 +135,7 @@ class Limiter:
             least, largest = a - jump, a + jump
             new_a = least if push < least else largest if push > largest else push
             new_a = -most if new_a < -most else most if new_a > most else new_a
-            if new_a != push:
+            if new_a != push or k:
                 bits |= _JERK
             v += new_a * DT
             qs.append(q + v * DT)

@@ -42,6 +42,8 @@ class Reason(IntFlag):
     LINK = 1 << 26
     # Refused, too: not as it was sent.
     DAMAGED = 1 << 27
+    # Changed, too: the target is reached sooner or later than asked.
+    DURATION = 1 << 28
 
 
 REFUSED = Reason((1 << 9) - 1) | Reason.DAMAGED

@@ -2,39 +2,13 @@
 
 import numpy as np
 import pytest
-from robopref.hardware import command as wire
-from robopref.hardware.command import Command
 from robopref.hardware.guard import Guard, Settings
 from robopref.hardware.limits import DT, FR3, PANDA
 from robopref.hardware.reasons import REFUSED, Reason, State, names
+from robopref.hardware.testing.bench import HOME, Bench
 from robopref.hardware.workspace import Workspace
 
 from robopref.arrays import InputError
-
-HOME = np.array([0, -np.pi / 4, 0, -3 * np.pi / 4, 0, np.pi / 2, np.pi / 4])
-
-
-class Bench:
-    """A guard with a clock."""
-
-    def __init__(self, limits=FR3, armed=True, **settings):
-        self.guard, self.now, self.seq = Guard(limits, Settings(**settings)), 5.0, 0
-        self.guard.link(True, self.now)
-        self.guard.follow(HOME)
-        if armed:
-            assert self.guard.arm(1, HOME, 1, self.now) == Reason.NONE
-
-    def command(self, target=HOME, **changes):
-        self.seq += 1
-        given = {"epoch": 1, "seq": self.seq, "seen": self.now - 0.01, "observed": self.now - 0.05} | changes
-        return self.guard.receive(Command(target=np.asarray(target, dtype=float), **given), self.now)
-
-    def run(self, seconds):
-        outputs = []
-        for _ in range(round(seconds / DT)):
-            self.now += DT
-            outputs.append(self.guard.tick(self.now))
-        return outputs
 
 
 def test_a_target_is_reached_and_not_overshot():
@@ -145,61 +119,6 @@ def test_many_refused_commands_in_a_row_hold():
     assert bench.guard.state is State.HOLD and bench.guard.why & Reason.REJECTS
 
 
-def test_the_stop_is_latched():
-    bench = Bench()
-    bench.command(HOME + 0.2)
-    bench.run(0.1)
-    bench.guard.estop(bench.now)
-    assert not bench.guard.reset(bench.now), "still moving"
-    bench.run(0.5)
-    assert bench.command() == Reason.NOT_ARMED
-    assert bench.guard.arm(7, HOME, 1, bench.now) == Reason.NOT_ARMED
-    assert bench.guard.reset(bench.now) and bench.guard.state is State.IDLE
-    assert bench.command() == Reason.NOT_ARMED, "a reset alone does not arm"
-    assert bench.guard.arm(1, HOME, 1, bench.now) == Reason.EPOCH, "an epoch is used once"
-    assert bench.guard.arm(2, HOME, 1, bench.now) == Reason.NONE
-
-
-def test_what_only_arming_ends_is_not_ended_by_a_command():
-    bench = Bench()
-    bench.command()
-    bench.guard.backend_ended(bench.now)
-    bench.run(0.5)
-    assert bench.command() == Reason.NOT_ARMED and bench.guard.state is State.HOLD
-    assert bench.guard.arm(2, bench.guard.motion.q, 1, bench.now) == Reason.NONE
-
-
-def test_recoveries_are_bounded():
-    bench = Bench(recoveries=2)
-    for _ in range(2):
-        bench.guard.robot_mode(4, bench.now)
-        assert bench.guard.state is State.REFLEX and bench.command() == Reason.NOT_ARMED
-        assert bench.guard.recover(bench.now)
-        bench.guard.recovered(True, bench.now)
-        assert bench.guard.state is State.IDLE
-    bench.guard.robot_mode(4, bench.now)
-    assert not bench.guard.recover(bench.now) and bench.guard.state is State.ESTOP
-    assert bench.guard.why & Reason.REFLEX
-
-
-def test_a_deadman_button_must_be_held():
-    bench = Bench(deadman=True)
-    assert bench.command() == Reason.NOT_ARMED
-    bench.guard.deadman(True, bench.now)
-    assert not bench.command() & REFUSED
-    bench.guard.deadman(False, bench.now)
-    assert bench.guard.state is State.HOLD and bench.guard.why & Reason.DEADMAN
-
-
-def test_a_lost_robot_must_be_armed_again():
-    bench = Bench()
-    bench.command()
-    bench.guard.link(False, bench.now)
-    assert bench.guard.state is State.DISCONNECTED and bench.command() == Reason.NOT_ARMED
-    bench.guard.link(True, bench.now)
-    assert bench.guard.state is State.IDLE and bench.command() == Reason.NOT_ARMED
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_no_sequence_of_events_breaks_a_limit_or_leaves_the_workspace(seed):
     """Everything at random: commands good and bad, every event, in any order."""
@@ -241,62 +160,6 @@ def test_no_sequence_of_events_breaks_a_limit_or_leaves_the_workspace(seed):
     assert moving > 500
 
 
-def test_a_command_survives_its_message():
-    command = Command(3, 1207, 12.345678, 12.3, 4, 88, HOME, 0.04, 0.066)
-    told = wire.message(command)
-    again = wire.read(told["header"]["frame_id"], told["joint_names"], told["points"])
-    assert (again.epoch, again.seq, again.step, again.chunk, again.gripper) == (3, 1207, 4, 88, 0.04)
-    assert again.seen == pytest.approx(command.seen, abs=1e-6)
-    np.testing.assert_allclose(again.target, HOME, rtol=0, atol=0.5001e-9)  # sent in billionths of a radian
-    assert again.duration == pytest.approx(0.066) and again.fault == Reason.NONE
-
-
-HEAD = wire.header(1, 1, 4.99, 4.95)
-GOOD = f"{HEAD} k={wire.checksum(HEAD, np.zeros(7), 0.0)}"
-NULLS = f"{HEAD} k={wire.checksum(HEAD, np.full(7, np.nan), 0.0)}"
-MESSAGES = {
-    "no header": ("", None, None, Reason.EPOCH),
-    "other protocol": ("rp2 e=1 s=1 t=1 o=1 n=0 c=0", None, None, Reason.EPOCH),
-    "header with tail": ("rp1 e=1 s=1 t=1 o=1 n=0 c=0 k=00000000 x", None, None, Reason.EPOCH),
-    "no checksum": ("rp1 e=1 s=1 t=1 o=1 n=0 c=0", None, None, Reason.EPOCH),
-    "another epoch": (GOOD.replace("e=1", "e=2"), None, None, Reason.DAMAGED),
-    "another position": (None, None, [{"positions": [0.0] * 6 + [0.1]}], Reason.DAMAGED),
-    "another duration": (None, None, [{"positions": [0.0] * 7, "time_from_start": {"sec": 1}}], Reason.DAMAGED),
-    "names": (None, ["a"] * 7, None, Reason.NAMES),
-    "two points": (None, None, [{"positions": [0.0] * 7}] * 2, Reason.SHAPE),
-    "no point": (None, None, [], Reason.SHAPE),
-    "short": (None, None, [{"positions": [0.0] * 6}], Reason.SHAPE),
-    "text": (None, None, [{"positions": ["0"] * 7}], Reason.DTYPE),
-    "text for all": (None, None, [{"positions": "0000000"}], Reason.DTYPE),
-    "null": (NULLS, None, [{"positions": [None] * 7}], Reason.NONE),
-    "huge": (None, None, [{"positions": [10**400] * 7}], Reason.NONFINITE),
-}
-
-
-@pytest.mark.parametrize("name", MESSAGES)
-def test_a_bad_message_becomes_a_fault_and_never_an_exception(name):
-    frame, joints, points, wanted = MESSAGES[name]
-    read = wire.read(
-        GOOD if frame is None else frame,
-        joints or wire.joint_names("fr3"),
-        [{"positions": [0.0] * 7}] if points is None else points,
-    )
-    assert read.fault == wanted
-    assert Bench().guard.receive(read, 5.0) & REFUSED
-
-
-def test_a_command_survives_the_neighbours_of_its_numbers():
-    rng, names = np.random.default_rng(0), wire.joint_names("fr3")
-    for number in range(200):
-        sent = wire.message(wire.Command(1, number, 1.0, 1.0, target=rng.uniform(-3, 3, 7), duration=1 / 15))
-        positions = np.array(sent["points"][0]["positions"])
-        for way in (-np.inf, np.inf):
-            moved = {**sent["points"][0], "positions": np.nextafter(positions, way).tolist()}
-            assert wire.read(sent["header"]["frame_id"], names, [moved]).fault == 0
-        changed = {**sent["points"][0], "positions": (positions + 1e-9).tolist()}
-        assert wire.read(sent["header"]["frame_id"], names, [changed]).fault == Reason.DAMAGED
-
-
 def test_nonsense_settings_are_refused():
     with pytest.raises(InputError, match="stopping_within"):
         Guard(FR3, Settings(stop=0.1))
@@ -304,3 +167,42 @@ def test_nonsense_settings_are_refused():
         Guard(FR3, Settings(speed=0.0))
     with pytest.raises(InputError, match="half-spaces"):
         Workspace(half_spaces=((0, 0, 0, 1),))
+
+
+BORDER = Reason.WORKSPACE | Reason.FLOOR | Reason.SELFCOLL
+
+
+@pytest.mark.parametrize("arm", [FR3, PANDA], ids=lambda arm: arm.name)
+def test_what_is_changed_has_a_reason(arm):
+    """A target, a duration or a width that is not as it was asked; and every millisecond that is not the follower's own."""
+    rng, borders, slowed = np.random.default_rng(0), 0, 0
+    bench = Bench(arm, workspace=Workspace((-0.3, -0.35, 0.0), (0.7, 0.35, 0.95)), speed=1.0)
+    guard = bench.guard
+    for _ in range(40):
+        target, duration = guard.motion.q + rng.uniform(-0.6, 0.6, 7), rng.choice([-0.1, 0.0, 0.05, 0.2, 0.21, 5.0])
+        width = rng.choice([None, -0.01, 0.0, 0.05, 0.2])
+        reason = bench.command(target, duration=duration, gripper=width)
+        assert not reason & REFUSED
+        asked = (target.tolist(), duration, guard._grip_target if width is None else width)
+        if asked != (guard._target.tolist(), guard._duration, guard._grip_target):
+            assert reason, "the command was changed without a word"
+        assert bool(reason & Reason.DURATION) == (guard._duration != duration)
+        for _ in range(66):
+            before, wish = guard.motion, guard._wish(bench.now + DT)
+            free, _ = guard.limiter.step(before, wish)
+            output = bench.run(DT)[0]
+            assert output.state is State.RUNNING
+            if output.motion.q.tolist() != free.q.tolist():
+                borders += 1
+                assert output.reason & BORDER, names(output.reason)
+            # The law that the limiter follows, without limits: this speed at once.
+            size = np.abs(wish - before.q)
+            law = np.copysign(
+                np.minimum(40.0 * size, np.sqrt(1.4 * guard.limiter.acceleration * size)), wish - before.q
+            )
+            if np.abs(output.motion.v - law).max() > 1e-9:
+                slowed += 1
+                assert output.reason & (Reason.VEL | Reason.ACC | Reason.JERK | BORDER), names(output.reason)
+            if abs(output.gripper - guard._grip_target) > 1e-12:
+                assert output.reason & Reason.GRIP_RATE
+    assert borders > 10 and slowed > 1000
