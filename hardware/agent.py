@@ -1,14 +1,12 @@
 """The control loop beside the robot: observations in, chunks asked for, one command per period out. It has no safety authority.
 
 The rules it keeps: an action is computed from observations that belong together (`Observer`), no chunk is adopted from an observation
-older than `adopt_age` by the robot's clock, a chunk ends when its rows end, and after every reconnect, hold or restart a new epoch is
-armed. What it does not send, the guard turns into a hold.
+older than `adopt_age` by the robot's clock, a chunk ends when its rows end, and who arms is `Arming`'s. What it does not send becomes a hold.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +17,12 @@ from robopref.arrays import InputError
 
 from . import command as wire
 from .action_spaces import ActionSpace
+from .arming import Arming
 from .chunk_queue import ChunkQueue, Plan
 from .command import Command
 from .observer import Observer, Reading, Seen
 from .periods import AgentSettings, Step, Tally
-from .policy_client import PolicyClient, chunk_of
-from .reasons import State
+from .policy_client import PolicyClient, reply_of
 from .rosbridge import RosBridge
 from .topics import Topics
 
@@ -58,11 +56,13 @@ class Agent:
         self.tally, self.status, self.paused = Tally(), dict[str, Any](), False
         self._queue: ChunkQueue | None = None
         self._asked: dict[int, tuple[int, float, float]] = {}
-        self._epoch = self._seq = self._number = 0
+        self.arming = Arming(
+            self.settings.auto_arm, clock, lambda text: bridge.publish(self.topics.control, {"data": text})
+        )
+        self._seq = self._number = 0
         self._before: np.ndarray | None = None
         self._home: np.ndarray | None = None
         self._resting, self._rest_ends = False, 0.0
-        self._armed_at = float("-inf")
         self._chunk = 0
         self._stamps: dict[int, float] = {}
         """Robot-side stamps of the observations behind the chunks in the queue, by step."""
@@ -76,22 +76,30 @@ class Agent:
         bridge.on_connect.append(self._reconnected)
 
     def _reconnected(self) -> None:
-        if self._seq:  # what was armed before the connection broke is not ours any more
-            self._epoch += 1
-            self.control("disarm")
+        if self._seq:
+            self.arming.lost()
         if self._queue is not None:
             self._queue.clear()
 
     def control(self, op: str, **more: Any) -> bool:
-        """Send arm, disarm, estop, reset, recover or deadman to the guard."""
-        return self.bridge.publish(self.topics.control, {"data": json.dumps({"op": op, **more})})
+        """Send disarm, estop, reset, recover or deadman to the guard, as a person's order."""
+        return self.arming.control(op, **more)
 
-    def rearm(self) -> None:
-        """A person asks for a new epoch now."""
-        self._epoch = max(self._epoch, int(self.status.get("epoch", 0))) + 1
+    def rearm(self, by_itself: bool = False) -> None:
+        """Ask for a new epoch now: a person wants it, or the loop `by_itself`."""
         self._seq = 0
-        self.tally.arms += self.control("arm", epoch=self._epoch)
+        self.tally.arms += self.arming.rearm(int(self.status.get("epoch", 0)), by_itself)
         self._forget()
+
+    def press(self, held: bool) -> bool:
+        """Say that the enabling button is held down, which counts for a moment and is said again and again, or that it was let go."""
+        reading = self._observer.reading()
+        return self.control("deadman", pressed=held, t=round(reading.stamp * 1e6) if reading is not None else 0)
+
+    def retire(self) -> None:
+        """End the motion for good: this agent arms no more, the next one may."""
+        self.arming.retired = True
+        self.arming.disarm()
 
     def go_home(self, q: np.ndarray) -> None:
         """Move to the joint positions q (7,) instead of running the policy, by commands that the guard judges like all others."""
@@ -114,6 +122,10 @@ class Agent:
         """The newest JPEG of the camera."""
         return self._observer.picture()
 
+    def picture_ages(self) -> tuple[float, float]:
+        """Seconds since a picture came, and since another one than before came; infinite before the first."""
+        return self._observer.picture_ages()
+
     async def run(self, seconds: float = float("inf")) -> None:
         """Run the loop for a while; periods that were missed are counted and not made up for."""
         period, begin = 1.0 / self.settings.hz, time.monotonic()
@@ -135,6 +147,7 @@ class Agent:
         self._number += 1
         self.tally.steps += 1
         self._read_status()
+        self.arming.insist(self.status)
         reading = self._observer.reading()
         fresh = reading is not None and reading.age <= self.settings.observation_age
         seen = self._observer.seen(reading, self.client.metadata) if fresh and reading is not None else None
@@ -144,7 +157,8 @@ class Agent:
         if reading is not None and self._queue is not None:
             step.picture = self._observer.picture(reading)
             self._adopt(reading, step)
-            self._arm()
+            if not self.paused and self.arming.due(self.status):
+                self.rearm(by_itself=True)
             if seen is not None and not self.paused and not self._resting:
                 self._ask(reading, seen)
             self._command(reading, step)
@@ -217,43 +231,34 @@ class Agent:
         assert self._queue is not None
         replies, self.client.replies = self.client.replies, []
         for came, reply in replies:
-            asked = self._asked.pop(reply.get("robopref/obs_id", -1), None)
+            answer = reply_of(reply, self._queue.horizon, self.space.width)
+            asked = self._asked.pop(answer.number, None)
             if asked is None:
                 continue
             number, stamp, sent = asked
-            chunk = chunk_of(reply, self._queue.horizon, self.space.width)
             age = reading.stamp - stamp
-            if chunk is None or age > self.settings.adopt_age:
-                self.tally.bad_replies += chunk is None
-                self.tally.stale_replies += chunk is not None
+            if answer.chunk is None or age > self.settings.adopt_age:
+                self.tally.bad_replies += answer.chunk is None
+                self.tally.stale_replies += answer.chunk is not None
                 self._queue.forget()
                 continue
-            step.latency, drawn = came - sent, reply.get("robopref/candidates", 1)
-            timing = reply.get("server_timing")
-            inferring = timing.get("infer_ms", 0.0) if isinstance(timing, dict) else 0.0
-            step.overhead = step.latency - inferring / 1000.0
+            step.latency, step.overhead = came - sent, came - sent - answer.seconds
             self.tally.overheads.append(step.overhead)
-            if self._queue.adopt(number, chunk, self._number):
+            if self._queue.adopt(number, answer.chunk, self._number):
                 self.tally.adopted_ages.append(age)
-                self.tally.candidates.append(drawn if isinstance(drawn, int) else 1)
+                self.tally.candidates.append(answer.candidates)
                 self._stamps = {k: v for k, v in self._stamps.items() if k > number - 1000} | {number: stamp}
-                step.adopted = chunk
+                step.adopted = answer.chunk
 
     # Commands --------------------------------------------------------------------------------------------------------
 
-    def _arm(self) -> None:
-        """Ask for a new epoch when the guard will take no command, at most twice a second."""
-        state, now = self.status.get("state"), self._clock()
-        stuck = state == State.HOLD and (self.status.get("epoch") != self._epoch or not _resumable(self.status))
-        wanted = state == State.IDLE or stuck or (state == State.ARMED and self.status.get("epoch") != self._epoch)
-        if not wanted or not self.settings.auto_arm or self.paused or now - self._armed_at < 0.5:
-            return
-        self.rearm()
-        self._armed_at = now
-
     def _command(self, reading: Reading, step: Step) -> None:
         assert self._queue is not None
-        ready = self.status.get("epoch") == self._epoch and self.status.get("state") in ("ARMED", "RUNNING", "HOLD")
+        ready = self.status.get("epoch") == self.arming.epoch and self.status.get("state") in (
+            "ARMED",
+            "RUNNING",
+            "HOLD",
+        )
         if not ready or self.paused or reading.age > 2 * self.settings.observation_age:
             return
         due, period = self._queue.due(self._number), 1.0 / self.settings.hz
@@ -261,7 +266,7 @@ class Agent:
         # The robot's clock says how old an action is: after a delay on the way here, more time went by than steps were counted.
         stale = due is None or reading.stamp - observed > self._queue.horizon * period
         if self._home is not None and not self._resting and self._clock() > self._rest_ends:
-            self._home = None  # nobody answers: what is not sent becomes a hold
+            self._home = None  # nobody answers: the guard will hold
         if stale and self._home is None:
             self.tally.idle += self.tally.commands > 0
             return
@@ -284,14 +289,12 @@ class Agent:
         """Publish joint targets (7,) as the next command."""
         self._seq += 1
         period = 1.0 / self.settings.hz
-        command = Command(self._epoch, self._seq, reading.stamp, observed, index, self._chunk, target, width, period)
+        command = Command(
+            self.arming.epoch, self._seq, reading.stamp, observed, index, self._chunk, target, width, period
+        )
         if not self.bridge.publish(self.topics.command, wire.message(command, self.topics.arm)):
             return False
         self.tally.commands += 1
         self.tally.ages.append(reading.age)
         self._before, step.target, step.sent = target, target, self._seq
         return True
-
-
-def _resumable(status: dict[str, Any]) -> bool:
-    return not {"BACKEND_ENDED", "OPERATOR", "LINK"} & set(status.get("why", []))

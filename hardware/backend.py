@@ -51,7 +51,13 @@ class Backend(Protocol):
         """Clear a reflex; takes up to a second. Raises `BackendError`."""
 
     def grip(self, width: float) -> None:
-        """Move the fingers to a width in metres; returns when they are there."""
+        """Move the fingers to a width in metres; returns when they are there. Raises `BackendError`."""
+
+    def release(self) -> None:
+        """Stop the fingers where they are. Raises `BackendError`."""
+
+    def width(self) -> float | None:
+        """Measured metres between the fingers; None without a gripper. Raises `BackendError`."""
 
 
 class BackendError(RuntimeError):
@@ -145,11 +151,33 @@ class FrankaBackend:
             raise BackendError(f"{self.address}: {error}") from error
 
     def grip(self, width: float) -> None:
-        """Move the fingers. Raises `BackendError`."""
+        """Move the fingers. Raises `BackendError`, also where they ended elsewhere than they were sent."""
         import franka
 
-        if self._gripper is not None:
+        if (gripper := self._gripper) is not None:
             try:
-                self._gripper.move(width, 0.1)
+                if not gripper.move(width, 0.1):
+                    raise BackendError(f"{self.address}: gripper: did not reach {width:.3f} m")
             except franka.FrankaError as error:
                 raise BackendError(f"{self.address}: gripper: {error}") from error
+
+    def release(self) -> None:
+        """Stop the fingers where they are. Raises `BackendError`."""
+        import franka
+
+        if (gripper := self._gripper) is not None:
+            try:
+                gripper.stop()
+            except franka.FrankaError as error:
+                raise BackendError(f"{self.address}: gripper: {error}") from error
+
+    def width(self) -> float | None:
+        """Measured metres between the fingers. Raises `BackendError`."""
+        import franka
+
+        if (gripper := self._gripper) is None:
+            return None
+        try:
+            return float(gripper.read_once().width)
+        except franka.FrankaError as error:
+            raise BackendError(f"{self.address}: gripper: {error}") from error

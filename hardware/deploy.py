@@ -27,6 +27,7 @@ KEYS = (
     "dialect",
     "hash",
     "sentence",
+    "auto_arm",
 )
 EPISODE = 8.0
 
@@ -64,7 +65,7 @@ async def _deploy(options: dict[str, str]) -> dict[str, Any]:
         work = asyncio.create_task(_play(running, options))
         await asyncio.wait([work, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         work.cancel()
-        running.agent.control("disarm")
+        running.agent.retire()
         await asyncio.sleep(0.3)
     return finish(running, Path(options.get("out", "runs/deploy")), float(options.get("hz", 15)))
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from .link import BridgeError
 
 SUCCEEDED, CANCELED, ABORTED = 4, 5, 6
-_ROS1: dict[Any, int] = {3: SUCCEEDED, 2: CANCELED, 8: CANCELED}
+_ROS1: dict[int, int] = {3: SUCCEEDED, 2: CANCELED, 8: CANCELED}
 """actionlib: 3 succeeded, 2 and 8 cancelled; all others (4 aborted, 5 rejected) count as aborted."""
 
 
@@ -108,14 +108,17 @@ class Goals:
             raise BridgeError(f"{action}: not connected")
 
     def _ros1_heard(self, message: Any) -> None:
-        status = message.get("status", {}) if isinstance(message, dict) else {}
-        goal = self._goals.get(str(status.get("goal_id", {}).get("id")))
+        status = _part(message, "status")
+        goal = self._goals.get(str(_part(status, "goal_id").get("id")))
         if goal is None:
             return
         if "feedback" in message and goal.feedback is not None:
             goal.feedback(message["feedback"])
         if "result" in message and not goal.done.done():
-            goal.done.set_result(Result(_ROS1.get(status.get("status"), ABORTED), message["result"]))
+            code = status.get("status")
+            goal.done.set_result(
+                Result(_ROS1.get(code, ABORTED) if isinstance(code, int) else ABORTED, _part(message, "result"))
+            )
 
     def _cancel(self, action: str, name: str) -> None:
         if self._bridge.dialect == "ros1":
@@ -136,6 +139,12 @@ class Goals:
     def lost(self) -> list[asyncio.Future[Result]]:
         """What nobody will answer any more, now that the connection is gone."""
         return [goal.done for goal in self._goals.values()]
+
+
+def _part(message: Any, key: str) -> dict[str, Any]:
+    """A map inside a message; an empty one where there is anything else."""
+    part = message.get(key) if isinstance(message, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 def _result(message: dict[str, Any]) -> Result:

@@ -46,8 +46,9 @@ class Request:
 
 def read_request(message: dict[str, Any], spec: PolicySpec, now: float) -> Request:
     """The request in a message. Raises `InputError` for what this policy cannot answer."""
-    if message.get("robopref/proto", PROTOCOL) != PROTOCOL:
-        raise InputError(f"proto: got {message['robopref/proto']!r}, wanted {PROTOCOL}. Use the matching robopref.")
+    proto = message.get("robopref/proto", PROTOCOL)
+    if not isinstance(proto, int) or proto != PROTOCOL:
+        raise InputError(f"proto: got {str(proto)[:50]!r}, wanted {PROTOCOL}. Use the matching robopref.")
     state = message.get("state", message.get("observation/state"))
     wanted = (spec.history, spec.dims.observation)
     state = _numbers("state", state)
@@ -63,7 +64,9 @@ def read_request(message: dict[str, Any], spec: PolicySpec, now: float) -> Reque
             raise InputError(
                 f"robopref/previous: got {previous.shape}, wanted (n <= {spec.horizon}, {spec.dims.action})."
             )
-        if not isinstance(delay, int) or not 0 <= delay <= min(len(previous), spec.horizon - len(previous)):
+        if not isinstance(delay, int | np.integer):
+            raise InputError(f"robopref/delay: got {str(delay)[:50]!r}, wanted a number of steps.")
+        if not 0 <= delay <= min(len(previous), spec.horizon - len(previous)):
             # Weights fall between delay and n = H - executed, and executed must be at least the delay.
             delay = max(0, min(int(delay), len(previous), spec.horizon - len(previous)))
     deadline = message.get("robopref/deadline_ms")
@@ -105,7 +108,8 @@ def _sentence(message: dict[str, Any], spec: PolicySpec) -> str:
 def _numbers(name: str, value: object) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         raise InputError(f"{name}: got {type(value).__name__}, wanted an array of numbers.")
-    array = value.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+        array = value.astype(np.float32)
     if not np.isfinite(array).all():
         raise InputError(f"{name}: got NaN or infinity, wanted finite numbers.")
     return array

@@ -18,6 +18,10 @@ class BridgeError(RuntimeError):
     """The server said no, or did not answer in time."""
 
 
+MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What a message that is not as it should be raises in whoever reads it."""
+
+
 class Mailbox:
     """A box for one message: a newer one replaces it. Ages are seconds of a clock, the local monotonic one."""
 
@@ -56,8 +60,17 @@ class Counters:
     """Publishes without a connection."""
     broken: int = 0
     """Frames that were no message."""
+    failed: int = 0
+    """Messages that whoever heard them could not read, and services and actions of ours that failed."""
+    failures: list[str] = field(default_factory=list)
+    """The last of these errors."""
     statuses: list[str] = field(default_factory=list)
     """The last complaints of the server."""
+
+    def failure(self, error: BaseException) -> None:
+        """Count one message or call of ours that failed."""
+        self.failed += 1
+        self.failures = [*self.failures[-19:], f"{type(error).__name__}: {str(error)[:200]}"]
 
 
 class Link:
@@ -125,8 +138,9 @@ class Link:
                     await self._talk(socket)
             except (OSError, WebSocketException, TimeoutError):
                 pass  # the state says so; the next attempt follows
-            self.up.clear()
-            self._lost()
+            finally:  # also where this task ends: nobody may believe that it is connected
+                self.up.clear()
+                self._lost()
             await asyncio.sleep(pause)
             pause = min(2 * pause, self._backoff[1])
 
@@ -149,6 +163,8 @@ class Link:
                         self._heard(message)
                 except FrameError:
                     self.counters.broken += 1
+                except MALFORMED as error:
+                    self.counters.failure(error)
         finally:
             writer.cancel()
 

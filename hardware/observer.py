@@ -7,7 +7,6 @@ when its camera is silent or frozen, and then asks for no chunk.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import time
@@ -61,25 +60,43 @@ class Observer:
         self._joints, self._guard, self._camera = Mailbox(clock), Mailbox(clock), Mailbox(clock)
         self._states: deque[np.ndarray] = deque()
         self._views: deque[np.ndarray] = deque()
+        self._clock, self._picture, self._changed = clock, b"", float("-inf")
+        self._told, self._reasons = dict[str, Any](), 0
 
     def subscribe(self, bridge: RosBridge, topics: Topics) -> None:
         """Listen; said again by the bridge after every reconnect."""
         bridge.subscribe(topics.joint_states, "sensor_msgs/JointState", self._joints, queue_length=1)
-        bridge.subscribe(topics.status, "std_msgs/String", self._guard, queue_length=1)
+        bridge.subscribe(topics.status, "std_msgs/String", self._heard_status, queue_length=1)
         if topics.camera:
             kind = "sensor_msgs/CompressedImage"
-            bridge.subscribe(topics.camera, kind, self._camera, throttle_rate=50, queue_length=1, compression="cbor")
+            bridge.subscribe(topics.camera, kind, self._saw, throttle_rate=50, queue_length=1, compression="cbor")
 
     def forget(self) -> None:
         """The arm stopped: what was seen before is no history of what comes."""
         self._states.clear()
         self._views.clear()
 
+    def _heard_status(self, message: Any) -> None:
+        data = message.get("data") if isinstance(message, dict) else None
+        self._told = wire_status(data) if isinstance(data, str) else {}
+        self._reasons |= self._told.get("reasons", 0)
+        self._guard(message)
+
     def status(self) -> dict[str, Any]:
-        """The guard's status if it is fresh, else nothing."""
-        message = self._guard.message
-        fresh = isinstance(message, dict) and isinstance(message.get("data"), str) and self._guard.age < 1.0
-        return wire_status(message["data"]) if fresh else {}
+        """The guard's status if it is fresh, else nothing; its `reasons` are all since the last call."""
+        reasons, self._reasons = self._reasons, 0
+        return {**self._told, "reasons": reasons} if self._told and self._guard.age < 1.0 else {}
+
+    def _saw(self, message: Any) -> None:
+        """Keep a picture, and when it last was another one than before: a camera may hang and go on sending."""
+        picture = _picture_of(message)
+        if picture is not None and picture != self._picture:
+            self._picture, self._changed = picture, self._clock()
+        self._camera(message)
+
+    def picture_ages(self) -> tuple[float, float]:
+        """Seconds since a picture came, and since one came that was not as the one before; infinite before the first."""
+        return self._camera.age, self._clock() - self._changed
 
     def reading(self) -> Reading | None:
         """The newest joint state, or None before the first that is whole."""
@@ -134,13 +151,41 @@ def _append(history: deque[np.ndarray], newest: np.ndarray, length: int) -> None
         history.popleft()
 
 
+_WHOLE = (
+    "t",
+    "reasons",
+    "epoch",
+    "seq",
+    "mode",
+    "commands",
+    "refused",
+    "reflexes",
+    "ended",
+    "stalls",
+    "gripper_errors",
+)
+
+
 def wire_status(text: str) -> dict[str, Any]:
-    """The guard's status from its JSON; empty for anything else."""
+    """The guard's status from its JSON; empty for anything of which a part is not what it should be."""
     try:
         told = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    if not isinstance(told, dict) or not isinstance(told.get("state", ""), str):
+        return {}
+    why, numbers = told.get("why", []), [told.get(name, 0) for name in _WHOLE]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and -(2**53) < n < 2**53 for n in numbers)
+    named = isinstance(why, list) and all(isinstance(name, str) for name in why)
+    counted = all(_counts(told.get(name, {})) for name in ("bits", "held"))
+    widths = [told.get(name) for name in ("gripper", "width") if told.get(name) is not None]
+    measured = all(isinstance(w, int | float) and abs(w) < 1e3 for w in widths)
+    aimed = "target" not in told or _numbers(told["target"]) is not None
+    return told if whole and named and counted and measured and aimed else {}
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(n, int) for n in value.values())
 
 
 def _picture_of(message: Any) -> bytes | None:
@@ -149,7 +194,7 @@ def _picture_of(message: Any) -> bytes | None:
     if isinstance(data, str):
         try:
             return base64.b64decode(data, validate=True)
-        except binascii.Error:
+        except ValueError:  # no base64, or not even ASCII
             return None
     return bytes(data) if isinstance(data, bytes | bytearray | np.ndarray) else None
 
@@ -158,6 +203,6 @@ def _numbers(value: object) -> np.ndarray | None:
     """Seven finite numbers, or None."""
     try:
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return array if array.shape == (7,) and np.isfinite(array).all() else None

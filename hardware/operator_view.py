@@ -1,4 +1,4 @@
-"""The operator's page: state, reasons, latencies, camera, stop and re-arm. One file, loopback, a token in its address.
+"""The operator's page: state, reasons, latencies, camera, stop, re-arm and a button to hold down. One file, loopback, a token in its address.
 
 The stop button goes the same way as every control message, so it needs the bridge; the button on the arm needs nothing.
 """
@@ -11,6 +11,8 @@ import http
 import json
 import secrets
 import socket
+import time
+from collections import deque
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,8 +20,16 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from .agent import Agent
+from .arming import waits
+from .reasons import REFUSED, Reason, State, names
 
-ORDERS = ("estop", "reset", "arm", "disarm", "pause", "resume")
+ORDERS = ("estop", "reset", "arm", "disarm", "pause", "resume", "press", "letgo")
+_LOOK = 2.0
+"""Seconds over which reasons are counted."""
+_STATES = Reason(0x1FF) | Reason(0xFF << 19)
+"""Bits that say why the arm stands or a command was refused, not what changed one."""
+_OLD, _SAME = 0.5, 2.0
+"""Seconds after which a picture is too old, and after which one that never changes is suspicious."""
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>robopref: arm</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline';
 script-src 'unsafe-inline'; img-src data:; connect-src 'self' ws:">
@@ -31,13 +41,16 @@ main{display:flex;gap:2rem;flex-wrap:wrap}img{width:336px;height:336px;backgroun
 td{padding:.15rem 1rem .15rem 0}td:last-child{font-variant-numeric:tabular-nums;font-weight:600}
 button{font:inherit;padding:.7rem 1.2rem;margin:.2rem;border:1px solid #9aa5b5;border-radius:.5rem;background:#fff}
 #estop{background:#c8281e;color:#fff;font-weight:700;font-size:1.5rem;padding:1.2rem 2.2rem;border:0}
+#run{background:#dbe7fb;font-weight:700;touch-action:none}#run.held{background:#2459c9;color:#fff}
+button.due{border:3px solid #2459c9}figure{margin:0}figure.old img{filter:grayscale(1) opacity(.35)}figure.old figcaption{color:#c8281e;font-weight:700}
 button:focus-visible{outline:3px solid #2459c9}
 </style>
 <p><span id="state" role="status" aria-live="assertive">...</span> <span id="why"></span></p>
 <main><div><button id="estop" data-op="estop">STOP (space)</button><br>
-<button data-op="reset">Clear stop</button><button data-op="arm">Arm</button><button data-op="disarm">Disarm</button>
+<button data-op="reset">Clear stop</button><button id="arm" data-op="arm">Re-arm</button><button data-op="disarm">Disarm</button>
 <button data-op="pause">Pause policy</button><button data-op="resume">Resume</button>
-<table id="numbers"></table></div><img id="camera" alt="camera"></main>
+<br><button id="run">HOLD TO RUN (where the arm asks for it)</button>
+<table id="numbers"></table></div><figure id="shown"><img id="camera" alt="camera"><figcaption id="age"></figcaption></figure></main>
 <p id="link"></p>
 <script>
 const at = id => document.getElementById(id);
@@ -54,12 +67,21 @@ function connect() {
       for (const text of [name, value]) { const cell = document.createElement("td"); cell.textContent = text; row.append(cell); }
       return row;
     }));
+    at("arm").className = told.waits ? "due" : "";
+    at("shown").className = told.camera_old ? "old" : ""; at("age").textContent = told.camera;
     if (told.picture) at("camera").src = "data:image/jpeg;base64," + told.picture;
     at("link").textContent = "";
   };
-  socket.onclose = () => { at("state").textContent = "NO LINK"; at("state").className = "ESTOP"; setTimeout(connect, 1000); };
+  socket.onclose = () => { letgo(); at("state").textContent = "NO LINK"; at("state").className = "ESTOP"; setTimeout(connect, 1000); };
 }
-document.querySelectorAll("button").forEach(b => b.onclick = () => order(b.dataset.op));
+let beat = 0;
+function press() { if (beat) return; at("run").className = "held"; order("press"); beat = setInterval(() => order("press"), 100); }
+function letgo() { if (!beat) return; clearInterval(beat); beat = 0; at("run").className = ""; order("letgo"); }
+at("run").addEventListener("pointerdown", e => { at("run").setPointerCapture(e.pointerId); press(); });
+for (const what of ["pointerup", "pointercancel", "lostpointercapture", "contextmenu"]) at("run").addEventListener(what, letgo);
+for (const what of ["blur", "pagehide"]) window.addEventListener(what, letgo);
+document.addEventListener("visibilitychange", () => { if (document.hidden) letgo(); });
+document.querySelectorAll("button[data-op]").forEach(b => b.onclick = () => order(b.dataset.op));
 document.addEventListener("keydown", e => { if (e.code === "Space") { e.preventDefault(); order("estop"); } });
 connect();
 </script></html>
@@ -72,6 +94,7 @@ class OperatorView:
     def __init__(self, agent: Agent, port: int = 0, sock: socket.socket | None = None) -> None:
         """`sock`: a socket that listens already, for a page outside of the network that the chain runs in."""
         self._agent, self.port, self._sock, self._token = agent, port, sock, secrets.token_urlsafe(16)
+        self._past: dict[str, deque[tuple[float, dict[str, int]]]] = {}
         self.extra: dict[str, str] = {}
         """Further lines of the table, for example what the recorder says."""
 
@@ -125,6 +148,7 @@ class OperatorView:
             async for frame in page:
                 self.order(frame)
         finally:
+            self._agent.press(False)  # a page that is gone holds nothing down
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
@@ -140,16 +164,23 @@ class OperatorView:
             self._agent.paused = operation == "pause"
         elif operation == "arm":
             self._agent.rearm()
+        elif operation in ("press", "letgo"):
+            self._agent.press(operation == "press")
         else:
             self._agent.control(operation)
 
     def state(self) -> dict[str, Any]:
         """What the page shows."""
         agent, tally = self._agent, self._agent.tally
-        picture = agent.picture()
+        picture, why = agent.picture(), agent.status.get("why", [])
+        came, changed = agent.picture_ages()
+        old = came > _OLD or (changed > _SAME and agent.status.get("state") == State.RUNNING)
         return {
             "state": agent.status.get("state", "NO STATUS"),
-            "why": agent.status.get("why", []) + (["policy paused"] if agent.paused else []),
+            "why": why + (["policy paused"] if agent.paused else []) + (["waits for Re-arm"] if waits(why) else []),
+            "waits": waits(why),
+            "camera": _camera(came, changed),
+            "camera_old": old,
             "numbers": {
                 "bridge": "connected" if agent.bridge.connected else "lost",
                 "policy server": "connected" if agent.client.connected else "lost",
@@ -159,12 +190,41 @@ class OperatorView:
                 "overhead p50 / p99": _pair(tally.overheads),
                 "observation age p50 / p99": _pair(tally.ages),
                 "commands, refused": f"{agent.status.get('commands', '-')}, {agent.status.get('refused', '-')}",
+                f"refused commands, last {_LOOK:.0f} s": self._recent("bits", REFUSED, ""),
+                f"changed commands, last {_LOOK:.0f} s": self._recent("bits", ~REFUSED, ""),
+                f"held back, last {_LOOK:.0f} s": self._recent("held", ~_STATES, " ms"),
+                "gripper measured / told": f"{_width(agent.status.get('width'))} / {_width(agent.status.get('gripper'))}",
+                "gripper errors": f"{agent.status.get('gripper_errors', 0)} {agent.status.get('gripper_error', '')}",
                 "late or bad chunks": f"{tally.stale_replies}, {tally.bad_replies}",
                 "reflexes": str(agent.status.get("reflexes", "-")),
                 **self.extra,
             },
             "picture": base64.b64encode(picture).decode() if picture else "",
         }
+
+    def _recent(self, kind: str, of: Reason, unit: str) -> str:
+        """How often each reason came up in the last seconds: commands (`bits`), or milliseconds of the arm (`held`)."""
+        now, told = time.monotonic(), dict(self._agent.status.get(kind, {}))
+        past = self._past.setdefault(kind, deque())
+        past.append((now, told))
+        while len(past) > 2 and past[1][0] <= now - _LOOK:
+            past.popleft()
+        before, wanted = past[0][1], names(of)
+        more = {name: count - before.get(name, 0) for name, count in told.items() if name in wanted}
+        shown = sorted((-count, name) for name, count in more.items() if count > 0)
+        return ", ".join(f"{name} {-count}{unit}" for count, name in shown) or "-"
+
+
+def _camera(came: float, changed: float) -> str:
+    """What is said below the picture."""
+    if came == float("inf"):
+        return "no picture"
+    still = f", the same for {changed:.0f} s" if changed > _SAME else ""
+    return f"{'NO NEW PICTURE: ' if came > _OLD else ''}{came:.1f} s old{still}"
+
+
+def _width(metres: object) -> str:
+    return f"{1000 * metres:.1f} mm" if isinstance(metres, int | float) else "-"
 
 
 def _pair(values: list[float]) -> str:

@@ -31,7 +31,14 @@ def unpack(data: bytes) -> dict[str, Any]:
         raise PackingError(f"got {type(data).__name__} of {len(data)}, wanted at most {MAX_BYTES} bytes")
     try:
         message = msgpack.unpackb(data, object_hook=_hook)
-    except (ValueError, TypeError, KeyError, msgpack.exceptions.UnpackException) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        ArithmeticError,
+        RecursionError,
+        msgpack.exceptions.UnpackException,
+    ) as error:
         raise PackingError(f"got no message: {error}") from error
     if not isinstance(message, dict):
         raise PackingError("got a message that is no map")

@@ -7,7 +7,7 @@ Run in the robot PC's ROS environment: python -m robopref.hardware.ros_node --ad
 | /joint_states | sensor_msgs/JointState | 100 Hz; `header.frame_id` is `rp1 t=MICROSECONDS` of this machine's monotonic clock |
 | /robopref/status | std_msgs/String | 50 Hz; JSON: state, why, reasons, epoch, seq, target |
 | /robopref/command | trajectory_msgs/JointTrajectory | in, see `command.py` |
-| /robopref/control | std_msgs/String | in; JSON: {"op": "arm", "epoch": 3}, disarm, estop, reset, recover, deadman |
+| /robopref/control | std_msgs/String | in; JSON: {"op": "arm", "epoch": 3}, disarm, estop, reset, recover, deadman; `"by": "program"` where no person asked |
 | /robopref/estop | std_srvs/Trigger | service; stops and latches |
 """
 
@@ -23,12 +23,21 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from robopref.arrays import InputError
+
 from . import command as wire
 from .command import Command
-from .franka import ArmNode, ArmState, FrankaBackend, control
+from .controls import STOP, Controls, control
+from .franka import ArmNode, ArmState, FrankaBackend, by_name
 from .guard import Guard, Settings
 from .journal import Journal
+from .latch import Latch, place
 from .limits import ARMS
+from .workspace import Workspace
+from .workspace_file import read_workspace
+
+_DEPTH = 256
+"""Control messages that ROS keeps until they are looked at: far more than come in a cycle, so that no stop is pushed out."""
 
 
 class RosTransport:
@@ -43,11 +52,11 @@ class RosTransport:
         self._node, self._arm, self._names = node, arm, wire.joint_names(arm)
         self._joint_state, self._string = JointState, String
         self._commands: deque[Command] = deque(maxlen=64)
-        self._controls: deque[dict[str, Any]] = deque(maxlen=16)
+        self._controls = Controls()
         self._states = node.create_publisher(JointState, "/joint_states", 1)
         self._status = node.create_publisher(String, "/robopref/status", 1)
         node.create_subscription(JointTrajectory, "/robopref/command", self._command, 64)
-        node.create_subscription(String, "/robopref/control", lambda m: self._controls.append(control(m.data)), 16)
+        node.create_subscription(String, "/robopref/control", lambda m: self._controls.put(control(m.data)), _DEPTH)
         node.create_service(Trigger, "/robopref/estop", self._estop)
 
     def _command(self, message: Any) -> None:
@@ -61,7 +70,7 @@ class RosTransport:
         self._commands.append(wire.read(message.header.frame_id, message.joint_names[:9], points, self._arm))
 
     def _estop(self, request: Any, response: Any) -> Any:
-        self._controls.appendleft({"op": "estop"})
+        self._controls.put(STOP)
         response.success, response.message = True, "stopping"
         return response
 
@@ -71,7 +80,7 @@ class RosTransport:
 
     def controls(self) -> list[dict[str, Any]]:
         """Control messages since the last call."""
-        return [self._controls.popleft() for _ in range(len(self._controls))]
+        return self._controls.take()
 
     def publish(self, now: float, state: ArmState, status: dict[str, Any] | None) -> None:
         """Tell the state, and when it is due the guard's status."""
@@ -94,17 +103,28 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--address", required=True, help="address of the arm's control box, or of the simulator")
     parser.add_argument("--arm", choices=sorted(ARMS), default="fr3")
     parser.add_argument("--speed", type=float, default=0.3, help="fraction of the arm's speed (default 0.3)")
-    parser.add_argument("--deadman", action="store_true", help="ask for a button that is held down")
+    parser.add_argument(
+        "--deadman", action="store_true", help="ask for a button that is held down (one is on the page)"
+    )
+    parser.add_argument("--workspace", type=Path, help="where the arm may be, a YAML file (see docs/hardware.md)")
+    parser.add_argument(
+        "--stop-file", type=Path, help="keeps a latched stop for the next start (default in ~/.local/state)"
+    )
     parser.add_argument("--no-gripper", action="store_true")
     parser.add_argument("--realtime", choices=("enforce", "ignore"), default="enforce")
     parser.add_argument("--journal", type=Path, help="write every call to the guard here")
     given = parser.parse_args(words)
-    guard = Guard(ARMS[given.arm], Settings(speed=given.speed, deadman=given.deadman))
+    try:
+        workspace = Workspace() if given.workspace is None else read_workspace(given.workspace)
+        guard = Guard(ARMS[given.arm], Settings(speed=given.speed, deadman=given.deadman), workspace)
+    except InputError as error:
+        parser.error(str(error))
+    latch = Latch(given.stop_file or place(given.address))
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     ros = rclpy.create_node("robopref_arm")
     backend = FrankaBackend(given.address, realtime=given.realtime, gripper=not given.no_gripper)
     journal = Journal(guard, given.journal)
-    node = ArmNode(guard, backend, RosTransport(ros, given.arm), journal)
+    node = ArmNode(guard, backend, RosTransport(ros, given.arm), journal, latch=latch)
     executor = SingleThreadedExecutor()
     executor.add_node(ros)
 
@@ -116,10 +136,15 @@ def main(words: list[str] | None = None) -> None:
         signal.signal(number, lambda *_: node.stop())
     thread = threading.Thread(target=spin, daemon=True)
     thread.start()
-    print(f"arm node: {given.arm} at {given.address}, started at {time.monotonic():.3f}", flush=True)
+    print(
+        f"arm node: {given.arm} at {given.address}, started at {time.monotonic():.3f}; {workspace.told()}", flush=True
+    )
+    if latch.held:
+        print("stopped before this start: an operator must clear the stop", flush=True)
     node.run()
     journal.close()
-    print(json.dumps(vars(node.counts)), flush=True)
+    told = vars(node.counts) | {"bits": by_name(node.counts.bits), "held": by_name(node.counts.held)}
+    print(json.dumps(told), flush=True)
     executor.shutdown(timeout_sec=1.0)
     rclpy.shutdown()
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from robopref.arrays import InputError
 
-from .frames import MAX_BYTES
+from .frames import MAX_BYTES, FrameError
 from .goals import ABORTED, CANCELED, SUCCEEDED, Goals, Result
-from .link import BridgeError, Link, Mailbox
+from .link import MALFORMED, BridgeError, Link, Mailbox
 
 Dialect = Literal["ros1", "ros2"]
 Handler = Callable[[Any], None]
@@ -71,10 +71,14 @@ class RosBridge:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for job in [*self._jobs, *([self._task] if self._task else [])]:
+        jobs = list(self._jobs)
+        for job in jobs:
             job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)  # their errors were counted
+        if self._task is not None:
+            self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await job
+                await self._task
 
     async def wait(self, timeout: float = 10.0) -> None:
         """Wait for a connection. Raises `BridgeError` when none comes."""
@@ -192,15 +196,15 @@ class RosBridge:
         match message["op"]:
             case "publish":
                 for handler in self._topics.get(str(message.get("topic")), ()):
-                    handler(message.get("msg"))
+                    self._hear(handler, message.get("msg"))
             case "service_response" if name in self._calls and not self._calls[name].done():
                 self._calls[name].set_result(message)
             case "action_feedback" | "action_result":
                 self._goals.hears(message)
-            case "call_service" if message.get("service") in self._services:
-                self._start(self._answer(message))
-            case "send_action_goal" if message.get("action") in self._actions:
-                self._start(self._perform(message), name=f"perform {name}")
+            case "call_service" if (service := str(message.get("service"))) in self._services:
+                self._start(self._answer(service, message))
+            case "send_action_goal" if (action := str(message.get("action"))) in self._actions:
+                self._start(self._perform(action, message), name=f"perform {name}")
             case "cancel_action_goal":
                 for job in self._jobs:
                     if job.get_name() == f"perform {name}":
@@ -208,31 +212,60 @@ class RosBridge:
             case "status":
                 self.counters.statuses = [*self.counters.statuses[-19:], str(message.get("msg"))[:500]]
 
+    def _hear(self, handler: Handler, message: Any) -> None:
+        try:
+            handler(message)
+        except MALFORMED as error:
+            self.counters.failure(error)
+
     def _start(self, work: Any, name: str | None = None) -> None:
         job = asyncio.create_task(work, name=name)
         self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        job.add_done_callback(self._ended)
 
-    async def _answer(self, message: dict[str, Any]) -> None:
-        service = message["service"]
-        args = message.get("args")
-        values = self._services[service](args if isinstance(args, dict) else {})
-        if not isinstance(values, dict):
-            values = await values
-        words = {"service": service, "id": message.get("id"), "values": values, "result": True}
-        self._send({"op": "service_response", **words})
+    def _ended(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()) is not None:
+            self.counters.failure(error)
 
-    async def _perform(self, message: dict[str, Any]) -> None:
+    async def _answer(self, service: str, message: dict[str, Any]) -> None:
+        """Call an offered service; the caller gets an answer whatever happens."""
+        words = {"op": "service_response", "service": service, "id": message.get("id")}
+        values: Any = None
+        try:
+            values = self._services[service](_args(message))
+            if not isinstance(values, dict):
+                values = await values
+        finally:
+            done = isinstance(values, dict)
+            self._tell({**words, "values": values if done else "the service failed", "result": done})
+
+    async def _perform(self, action: str, message: dict[str, Any]) -> None:
         """Run an offered action; the goal ends with a result whatever happens."""
-        action, name = message["action"], message.get("id")
+        name, result = message.get("id"), Result(ABORTED, {})
 
         def feedback(values: Any) -> None:
             self._send({"op": "action_feedback", "action": action, "id": name, "values": values})
 
-        args = message.get("args")
         try:
-            result = await self._actions[action](args if isinstance(args, dict) else {}, feedback)
+            said: Any = await self._actions[action](_args(message), feedback)
+            result = said if isinstance(said, Result) else result
         except asyncio.CancelledError:
             result = Result(CANCELED, {})
-        words = {"action": action, "id": name, "values": result.values, "status": result.status}
-        self._send({"op": "action_result", **words, "result": result.status == SUCCEEDED})
+        finally:
+            words = {"op": "action_result", "action": action, "id": name, "values": result.values}
+            self._tell({**words, "status": result.status, "result": result.status == SUCCEEDED})
+
+    def _tell(self, answer: dict[str, Any]) -> None:
+        """Send an answer; one that JSON cannot carry becomes a failure."""
+        try:
+            self._send(answer)
+        except FrameError as error:
+            self.counters.failure(error)
+            failed: dict[str, Any] = {"values": {}, "status": ABORTED} if "status" in answer else {"values": str(error)}
+            self._send({**answer, **failed, "result": False})
+
+
+def _args(message: dict[str, Any]) -> dict[str, Any]:
+    args = message.get("args")
+    return args if isinstance(args, dict) else {}

@@ -142,7 +142,7 @@ class Arm:
                 stack.callback(watch.cancel)
             for seed in track(seeds, "episodes on the arm"):
                 paces.append(await self._episode(live, seed, options["hash"]))
-            live.agent.control("disarm")
+            live.agent.retire()
             await live.until(lambda: stopped(live.agent), 3.0)
             report = {name: value for name, value in live.agent.tally.report().items() if value == value}  # none is nan
         return {

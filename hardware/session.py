@@ -125,7 +125,12 @@ async def session(
     mode: Mode = options.get("mode", "real_time")  # type: ignore[assignment]
     kind: Kind = options.get("space", "joint_delta")  # type: ignore[assignment]
     dialect = options.get("dialect", "ros2")
-    chosen = settings or AgentSettings(hz=float(options.get("hz", 15)), mode=mode)
+    auto = options.get("auto_arm", "true")
+    if auto not in ("true", "false"):
+        raise InputError(
+            f"auto_arm: got {auto!r}, wanted true, or false for an arm that moves only after Re-arm on the page."
+        )
+    chosen = settings or AgentSettings(hz=float(options.get("hz", 15)), mode=mode, auto_arm=auto == "true")
     recorder = Recorder(out / "episodes")
     async with (
         RosBridge(options["bridge"], dialect, token=token) as bridge,  # type: ignore[arg-type]

@@ -90,6 +90,11 @@ class Workspace:
         """Reason bits (...,) int64 of configurations (..., 7); 0 where everything is allowed."""
         return (self.margins(q) < 0.0) @ BITS
 
+    def told(self) -> str:
+        """One line for the log."""
+        low, high = (", ".join(f"{x:g}" for x in end) for end in (self.low, self.high))
+        return f"workspace: box ({low}) to ({high}) m, {len(self.planes)} half-spaces"
+
     @staticmethod
     def clearance(ends: np.ndarray) -> np.ndarray:
         """Distance between the surfaces of every pair of links that could meet: (..., C, 2, 3) -> (..., pairs)."""

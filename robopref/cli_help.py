@@ -113,6 +113,7 @@ VERBS: dict[str, Verb] = {
         "keys: hz=15 mode=real_time|ensemble|asynchronous|synchronous space=joint_delta|joint_absolute|joint_velocity|ee_delta\n"
         "      scale=0.05 episode=8 dialect=ros2|ros1 hash=FINGERPRINT (take chunks of this policy only) sentence='...'\n"
         "      replicas=3 (as many episodes from each reset: the arm drives to its start before each, and they compare better)\n"
+        "      auto_arm=false (every motion begins with a person's Re-arm on the page)\n"
         "The guard runs on the robot's side: python -m robopref.hardware.ros_node --address ARM. See docs/hardware.md.\n"
         "Leaves OUT/dataset, which `robopref annotate` opens and `robopref align` takes (dataset=OUT/dataset checkpoint=DIR).\n"
         "All of it at once, rollouts on the arm, answers, alignment, deployment: robopref run experiment=robot_in_the_loop.\n\n"

@@ -52,6 +52,12 @@ ROBOT_SIDE = {
     "backend",
     "link",
     "ros_node",
+    "settings",
+    "controls",
+    "hand",
+    "latch",
+    "arming",
+    "workspace_file",
 }
 
 

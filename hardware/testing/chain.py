@@ -40,6 +40,9 @@ class Chain:
         self.bridge_port, self.policy_port = processes.free_port(), processes.free_port()
         words = ["--address", "127.0.0.1", "--realtime", "ignore", "--speed", str(speed)]
         words += ["--journal", str(folder / "journal.jsonl")] if journal else []
+        latch = folder / "estop"
+        latch.unlink(missing_ok=True)  # nobody was stopped in a simulation that begins
+        words += ["--stop-file", str(latch)]
         self.folder, self.journal = folder, folder / "journal.jsonl"
         self.simulator = processes.simulator(environments, folder)
         self.bridge = processes.bridge(environments, folder, self.bridge_port, GLOBS)

@@ -132,7 +132,7 @@ async def _minute(options: dict[str, str], chain: Chain, page: socket.socket, se
             play.result()  # it never ends by itself: its error is ours
         play.cancel()
         await asyncio.gather(play, return_exceptions=True)
-        agent.control("disarm")
+        agent.retire()
         await reaches(lambda: stopped(agent), 3.0)
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)

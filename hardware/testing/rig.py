@@ -19,8 +19,9 @@ import numpy as np
 from .. import command as wire
 from ..arm_reach import HOME
 from ..command import Command
+from ..controls import STOP, Controls, control
 from ..drawing import draw, jpeg
-from ..franka import PERIOD, ArmNode, ArmState, Backend, BackendError, control
+from ..franka import PERIOD, ArmNode, ArmState, Backend, BackendError
 from ..guard import Guard, Settings
 from ..limits import FR3
 from ..rosbridge import RosBridge
@@ -69,6 +70,13 @@ class KinematicArm:
     def grip(self, width: float) -> None:
         """Nothing to move."""
 
+    def release(self) -> None:
+        """Nothing to stop."""
+
+    def width(self) -> float | None:
+        """No gripper."""
+        return None
+
 
 class BridgeTransport:
     """The arm node's topics over rosbridge instead of ROS."""
@@ -76,7 +84,7 @@ class BridgeTransport:
     def __init__(self, bridge: RosBridge, arm: str = "fr3") -> None:
         self._bridge, self._arm, self._names = bridge, arm, wire.joint_names(arm)
         self._commands: deque[Command] = deque(maxlen=64)
-        self._controls: deque[dict[str, Any]] = deque(maxlen=16)
+        self._controls = Controls()
         bridge.advertise("/joint_states", "sensor_msgs/JointState")
         bridge.advertise("/robopref/status", "std_msgs/String")
         bridge.subscribe("/robopref/command", "trajectory_msgs/JointTrajectory", self._command, queue_length=64)
@@ -84,6 +92,7 @@ class BridgeTransport:
         bridge.serve("/robopref/estop", "std_srvs/Trigger", self._estop)
 
     def _command(self, message: Any) -> None:
+        message = message if isinstance(message, dict) else {}
         header, points = message.get("header"), message.get("points")
         frame = header.get("frame_id", "") if isinstance(header, dict) else ""
         listed = [p for p in points if isinstance(p, dict)] if isinstance(points, list) else []
@@ -91,10 +100,10 @@ class BridgeTransport:
         self._commands.append(wire.read(frame, names if isinstance(names, list) else [], listed, self._arm))
 
     def _control(self, message: Any) -> None:
-        self._controls.append(control(str(message.get("data")) if isinstance(message, dict) else ""))
+        self._controls.put(control(str(message.get("data")) if isinstance(message, dict) else ""))
 
     def _estop(self, args: dict[str, Any]) -> dict[str, Any]:
-        self._controls.appendleft({"op": "estop"})
+        self._controls.put(STOP)
         return {"success": True, "message": "stopping"}
 
     def commands(self) -> list[Command]:
@@ -103,7 +112,7 @@ class BridgeTransport:
 
     def controls(self) -> list[dict[str, Any]]:
         """Control messages since the last call."""
-        return [self._controls.popleft() for _ in range(len(self._controls))]
+        return self._controls.take()
 
     def publish(self, now: float, state: ArmState, status: dict[str, Any] | None) -> None:
         """Tell state and status."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from robopref.hardware.agent import Agent, AgentSettings
 from robopref.hardware.arm_reach import HOME, goal_of, observe
 from robopref.hardware.guard import Settings
 from robopref.hardware.inference import Inference
-from robopref.hardware.policy_client import PolicyClient, chunk_of
+from robopref.hardware.packing import PackingError
+from robopref.hardware.policy_client import PolicyClient, chunk_of, metadata_of, reply_of
 from robopref.hardware.policy_server import PolicyServer
-from robopref.hardware.reasons import State
+from robopref.hardware.reasons import Reason, State
 from robopref.hardware.recorder import FINISHED, PARTIAL, Recorder, assemble, propose_pairs, read, trajectory
 from robopref.hardware.rosbridge import RosBridge
 from robopref.hardware.testing.bridge_server import BridgeServer
@@ -139,6 +141,7 @@ def test_a_lost_policy_server_ends_in_a_hold_and_the_chain_goes_on_when_it_is_ba
 
 BAD_REPLIES = {
     "nan": np.full((16, 7), np.nan, np.float32),
+    "beyond float32": np.full((16, 7), 1e300),
     "wrong shape": np.zeros((16, 6), np.float32),
     "one row": np.zeros(7, np.float32),
     "text": "zeros",
@@ -149,6 +152,24 @@ BAD_REPLIES = {
 def test_a_reply_that_is_no_chunk_is_never_adopted(name):
     assert chunk_of({"actions": BAD_REPLIES[name]}, 16, 7) is None
     assert chunk_of({"actions": np.zeros((16, 7))}, 16, 7) is not None
+
+
+@pytest.mark.parametrize(
+    "junk", ["x", None, [], {}, np.zeros(3), True, float("nan"), float("inf"), -1e300, 2**70], ids=repr
+)
+def test_a_reply_of_any_kind_can_be_read(junk):
+    for key in ("robopref/obs_id", "robopref/candidates", "server_timing", "actions"):
+        read = reply_of({"actions": np.zeros((16, 7)), key: junk}, 16, 7)
+        assert isinstance(read.number, int) and np.isfinite(read.seconds) and read.candidates >= 1
+    assert reply_of({"server_timing": {"infer_ms": junk}}, 16, 7).seconds == 0.0 and reply_of({}, 16, 7).chunk is None
+
+
+@pytest.mark.parametrize(
+    "told", [{"horizon": "16"}, {"execute": -1}, {"cameras": "wrist"}, {"cameras": ["a"]}, {"size": [0.5, 3]}]
+)
+def test_metadata_that_makes_no_sense_is_refused_at_the_door(told):
+    with pytest.raises(PackingError, match="metadata"):
+        metadata_of(told)
 
 
 def test_a_broken_connection_means_a_new_epoch():
@@ -164,7 +185,7 @@ def test_a_broken_connection_means_a_new_epoch():
     asyncio.run(run())
 
 
-def test_a_latched_stop_is_not_left_by_the_agent():
+def test_a_latched_stop_is_left_by_a_person_who_clears_it_and_arms():
     async def run():
         async with chain() as (agent, node, _server, _policies):
             await until(lambda: node.guard.state is State.RUNNING)
@@ -173,7 +194,54 @@ def test_a_latched_stop_is_not_left_by_the_agent():
             await asyncio.sleep(1.5)
             assert node.guard.state is State.ESTOP
             agent.control("reset")
+            await until(lambda: node.guard.state is State.IDLE)
+            await asyncio.sleep(1.5)
+            assert node.guard.state is State.IDLE, "a cleared stop is no order to move"
+            agent.rearm()
             await until(lambda: node.guard.state is State.RUNNING)
+
+    asyncio.run(run())
+
+
+def test_what_a_person_disarmed_stays_disarmed_over_lost_connections_too():
+    async def run():
+        async with chain() as (agent, node, server, _policies):
+            await until(lambda: node.guard.state is State.RUNNING)
+            agent.control("disarm")
+            await until(lambda: node.guard.state is State.HOLD)
+            await asyncio.sleep(1.5)
+            for client in list(server._clients):
+                await client.socket.close()
+            await until(lambda: agent.bridge.counters.connects >= 2 and "OPERATOR" in agent.status.get("why", []))
+            await asyncio.sleep(1.5)
+            assert node.guard.state is State.HOLD
+            agent.rearm()
+            await until(lambda: node.guard.state is State.RUNNING)
+            agent.retire()
+            await until(lambda: node.guard.state is State.HOLD)
+            await asyncio.sleep(1.5)
+            assert node.guard.state is State.HOLD and not node.guard.why & Reason.OPERATOR, "the next agent may arm"
+
+    asyncio.run(run())
+
+
+def test_an_arm_with_a_button_runs_while_it_is_held():
+    async def run():
+        async with chain(guard=replace(LENIENT, deadman=True)) as (agent, node, _server, _policies):
+            await until(lambda: node.guard.state is State.ARMED)
+            await asyncio.sleep(0.5)
+            assert node.guard.state is State.ARMED
+
+            async def hold():
+                while True:
+                    agent.press(True)
+                    await asyncio.sleep(0.05)
+
+            held = asyncio.create_task(hold())
+            await until(lambda: node.guard.state is State.RUNNING)
+            held.cancel()
+            await until(lambda: node.guard.state is State.HOLD)
+            assert node.guard.why & Reason.DEADMAN
 
     asyncio.run(run())
 

@@ -1,17 +1,24 @@
 """The arm node: against a made-up arm for what a simulator does not do, and against the Franka protocol simulator."""
 
+import asyncio
+import threading
 import time
 from collections import deque
 
 import numpy as np
 import pytest
 from robopref.hardware.command import Command
+from robopref.hardware.controls import Controls
 from robopref.hardware.franka import ArmNode, ArmState, BackendError, FrankaBackend, control
 from robopref.hardware.guard import Guard, Settings
 from robopref.hardware.journal import Journal, replay
+from robopref.hardware.latch import Latch, place
 from robopref.hardware.limits import FR3
 from robopref.hardware.reasons import Reason, State
+from robopref.hardware.rosbridge import RosBridge
 from robopref.hardware.testing import processes
+from robopref.hardware.testing.bridge_server import BridgeServer
+from robopref.hardware.testing.rig import BridgeTransport
 
 HOME = np.array([0, -np.pi / 4, 0, -3 * np.pi / 4, 0, np.pi / 2, np.pi / 4])
 
@@ -39,6 +46,7 @@ class MadeUpArm:
 
     def __init__(self):
         self.q, self.mode, self.up, self.loop, self.fail_recovery = HOME.copy(), 1, True, False, False
+        self.fingers, self.moving, self.broken_hand = 0.08, threading.Event(), False
 
     def connect(self):
         if not self.up:
@@ -68,15 +76,29 @@ class MadeUpArm:
         self.mode = 1
 
     def grip(self, width):
-        self.width = width
+        """A slow hand: it moves until it is there, or stopped."""
+        if self.broken_hand:
+            raise BackendError("gripper: no")
+        self.moving.set()
+        while self.fingers != width and self.moving.is_set():
+            self.fingers += np.clip(width - self.fingers, -0.001, 0.001)
+            time.sleep(0.01)
+
+    def release(self):
+        self.moving.clear()
+
+    def width(self):
+        return self.fingers
 
 
 class Rig:
     """A node whose clock is ours."""
 
-    def __init__(self, journal=None, **settings):
+    def __init__(self, journal=None, latch=None, **settings):
         self.arm, self.wires, self.guard = MadeUpArm(), Wires(), Guard(FR3, Settings(**settings))
-        self.node = ArmNode(self.guard, self.arm, self.wires, Journal(self.guard, journal))
+        self.node = ArmNode(
+            self.guard, self.arm, self.wires, Journal(self.guard, journal), latch=latch and Latch(latch)
+        )
         self.now = self.node._time
         self.seq = 0
 
@@ -148,6 +170,136 @@ def test_a_lost_arm_is_found_again_but_not_armed():
     assert rig.guard.state is State.IDLE
 
 
+def test_a_latched_stop_outlives_the_link_and_the_process(tmp_path):
+    path = tmp_path / "state/estop"
+    rig = Rig(latch=path)
+    rig.arms()
+    rig.wires.orders.append({"op": "estop"})
+    rig.run(0.3)
+    assert rig.guard.state is State.ESTOP and path.exists()
+    rig.arm.up = False
+    rig.run(0.05)
+    rig.arm.up = True
+    rig.run(0.7)
+    rig.arms(2)
+    assert rig.guard.state is State.ESTOP
+    again = Rig(latch=path)
+    again.run(0.05)
+    again.arms(1)
+    assert again.guard.state is State.ESTOP, "another process, the same stop"
+    again.wires.orders.append({"op": "reset"})
+    again.run(0.05)
+    assert again.guard.state is State.IDLE and not path.exists()
+    again.wires.orders.append({"op": "arm", "epoch": 2, "by": "program"})
+    again.run(0.05)
+    assert again.guard.state is State.IDLE and not again.arm.loop
+    again.arms(2)
+    assert again.guard.state is State.ARMED
+    fresh = Rig(latch=path)
+    fresh.run(0.05)
+    assert fresh.guard.state is State.IDLE
+    assert place("fe80::1/x").name == "fe80__1_x.estop"
+
+
+def test_a_stop_while_the_arm_is_out_of_reach_is_heard():
+    rig = Rig()
+    rig.arm.up = False
+    rig.wires.orders.append({"op": "estop"})
+    rig.run(0.05)
+    rig.arm.up = True
+    rig.run(0.7)
+    assert rig.guard.state is State.ESTOP
+
+
+def test_a_disk_that_refuses_the_latch_stops_all_the_same(tmp_path):
+    (tmp_path / "file").write_text("")
+    rig = Rig(latch=tmp_path / "file/estop")
+    rig.wires.orders.append({"op": "estop"})
+    rig.run(0.1)
+    assert rig.guard.state is State.ESTOP and "file" in rig.wires.statuses[-1]["latch"]
+
+
+def test_no_flood_of_orders_pushes_a_stop_out():
+    for before, after in ((0, 200), (200, 0), (100, 100)):
+        controls = Controls()
+        for order in [{"op": "disarm"}] * before + [{"op": "estop"}] + [{"op": "arm", "epoch": 3}] * after:
+            controls.put(order)
+        taken = controls.take()
+        assert taken[0] == {"op": "estop"} and len(taken) <= 16 and controls.take() == []
+        assert controls.dropped == max(before - 16, 0) + max(after - 15, 0)
+
+
+def test_the_topics_of_the_node_keep_a_stop_among_many_orders():
+    async def run():
+        async with BridgeServer() as server, RosBridge(server.url) as bridge:
+            transport = BridgeTransport(bridge)
+            for text in ['{"op": "estop"}', *['{"op": "disarm"}'] * 40]:
+                transport._control({"data": text})
+            assert {"op": "estop"} in transport.controls()
+            transport._estop({})
+            for _ in range(40):
+                transport._control({"data": '{"op": "disarm"}'})
+            assert {"op": "estop"} in transport.controls()
+
+    asyncio.run(run())
+
+
+def test_a_stop_stops_a_closing_hand_and_the_measured_width_is_told():
+    rig = Rig()
+    rig.arms()
+    for _ in range(30):
+        rig.seq += 1
+        rig.wires.inbox.append(Command(1, rig.seq, rig.now, rig.now, target=HOME, gripper=0.0, duration=0.05))
+        rig.run(0.05)
+        time.sleep(0.01)
+        if rig.arm.fingers < 0.06:
+            break
+    assert rig.arm.fingers < 0.075
+    rig.wires.orders.append({"op": "estop"})
+    rig.run(0.02)
+    until(lambda: not rig.arm.moving.is_set())
+    stopped = rig.arm.fingers
+    assert stopped > 0.01
+    for _ in range(30):
+        rig.run(0.02)
+        time.sleep(0.01)
+    assert rig.arm.fingers == pytest.approx(stopped, abs=0.002)
+    status = rig.wires.statuses[-1]
+    assert status["width"] == rig.arm.fingers == status["gripper"] and status["gripper_errors"] == 0
+    stopped = rig.arm.fingers
+    rig.wires.orders.append({"op": "reset"})
+    rig.arms(2)
+    rig.command(HOME, epoch=2)
+    rig.run(0.1)
+    time.sleep(0.05)
+    assert rig.guard.state is State.RUNNING and rig.arm.fingers == stopped, "arming moves no finger"
+
+
+def test_what_goes_wrong_with_the_gripper_is_told():
+    rig = Rig()
+    rig.arm.broken_hand = True
+    rig.arms()
+    for _ in range(20):
+        rig.seq += 1
+        rig.wires.inbox.append(Command(1, rig.seq, rig.now, rig.now, target=HOME, gripper=0.0, duration=0.05))
+        rig.run(0.05)
+        time.sleep(0.002)
+    assert rig.wires.statuses[-1]["gripper_errors"] > 0 and rig.wires.statuses[-1]["gripper_error"] == "gripper: no"
+    assert rig.guard.state is State.RUNNING
+
+
+def test_reasons_are_counted_by_command_and_by_millisecond():
+    rig = Rig()
+    rig.arms()
+    rig.command(HOME + 9.0)
+    rig.run(0.05)
+    rig.command(HOME, epoch=5)
+    rig.run(0.05)
+    status = rig.wires.statuses[-1]
+    assert status["bits"]["EPOCH"] == 1 and status["bits"]["POS_BOX"] == 1 and status["bits"]["DELTA"] == 1
+    assert status["held"]["JERK"] > 10
+
+
 def test_a_stall_of_the_node_is_not_made_up_for_in_one_leap():
     rig = Rig()
     rig.arms()
@@ -190,8 +342,6 @@ def live(simulator):
     wires, guard = Wires(), Guard(FR3, Settings(speed=0.3))
     backend = FrankaBackend("127.0.0.1", realtime="ignore")
     node = ArmNode(guard, backend, wires)
-    import threading
-
     thread = threading.Thread(target=node.run)
     thread.start()
     yield node, wires
@@ -222,6 +372,7 @@ def test_the_simulated_arm_goes_where_it_is_told_and_stops_by_itself(live):
         if np.abs(measured.q - goal).max() < 0.02:
             break
     assert np.abs(measured.q - goal).max() < 0.02, measured.q - goal
+    until(lambda: wires.statuses[-1]["width"] == pytest.approx(0.04, abs=1e-3))  # what lies between its fingers
     assert node.counts.reflexes == 0 and node.counts.loops_ended == 0 and measured.mode == 2
     until(lambda: node.guard.state is State.HOLD)
     time.sleep(0.3)

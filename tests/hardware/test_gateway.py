@@ -145,6 +145,7 @@ class QuietAgent:
 
     def __init__(self):
         self.status, self.tally, self.paused, self.orders = {"state": "HOLD", "why": ["WATCHDOG"]}, Tally(), False, []
+        self.ages = (0.1, 0.1)
         self.bridge = self.client = type("Link", (), {"connected": True, "metadata": {}})()
 
     def control(self, op):
@@ -153,8 +154,14 @@ class QuietAgent:
     def rearm(self):
         self.orders.append("rearm")
 
+    def press(self, held):
+        self.orders.append(held)
+
     def picture(self):
         return b"jpeg"
+
+    def picture_ages(self):
+        return self.ages
 
 
 def test_the_page_shows_the_state_and_takes_orders_from_its_own_origin_only():
@@ -185,9 +192,58 @@ def test_the_page_shows_the_state_and_takes_orders_from_its_own_origin_only():
                     await socket.send(frame)
                 while "rearm" not in agent.orders:
                     await asyncio.sleep(0.01)
-            assert agent.orders == ["estop", "rearm"] and agent.paused
+            while False not in agent.orders:
+                await asyncio.sleep(0.01)
+            assert agent.orders == ["estop", "rearm", False] and agent.paused, "a page that is gone holds nothing down"
 
     asyncio.run(run())
+
+
+def test_the_page_passes_on_each_beat_of_the_button_and_makes_none_up():
+    agent = QuietAgent()
+    view = OperatorView(agent)
+    for op in ("press", "press", "letgo"):
+        view.order(json.dumps({"op": op}))
+    assert agent.orders == [True, True, False]
+
+
+def test_the_page_counts_reasons_and_says_how_old_its_picture_is(monkeypatch):
+    from robopref.hardware import operator_view
+
+    agent, clock = QuietAgent(), [100.0]
+    monkeypatch.setattr(operator_view.time, "monotonic", lambda: clock[0])
+    view = OperatorView(agent)
+    agent.status |= {"bits": {"SEQ": 5, "DELTA": 2}, "held": {"JERK": 900}, "width": 0.0412, "gripper": 0.04}
+    view.state()
+    clock[0] += 1.0
+    agent.status |= {"bits": {"SEQ": 8, "DELTA": 3, "STALE": 1}, "held": {"JERK": 950, "FLOOR": 20, "WATCHDOG": 400}}
+    numbers = view.state()["numbers"]
+    assert numbers["refused commands, last 2 s"] == "SEQ 3, STALE 1"
+    assert numbers["changed commands, last 2 s"] == "DELTA 1"
+    assert numbers["held back, last 2 s"] == "JERK 50 ms, FLOOR 20 ms"
+    assert numbers["gripper measured / told"] == "41.2 mm / 40.0 mm"
+    clock[0] += 5.0
+    view.state()
+    assert view.state()["numbers"]["refused commands, last 2 s"] == "-"
+    for ages, state, old, said in (
+        ((0.1, 0.1), "RUNNING", False, "0.1 s old"),
+        ((3.0, 3.0), "HOLD", True, "NO NEW PICTURE"),
+        ((0.1, 9.0), "RUNNING", True, "the same for 9 s"),
+        ((0.1, 9.0), "HOLD", False, "the same for 9 s"),
+        ((float("inf"),) * 2, "HOLD", True, "no picture"),
+    ):
+        agent.ages, agent.status["state"] = ages, state
+        told = view.state()
+        assert told["camera_old"] is old and said in told["camera"]
+
+
+def test_the_page_says_that_it_waits_for_a_person():
+    agent = QuietAgent()
+    view = OperatorView(agent)
+    assert not view.state()["waits"]
+    for why in (["OPERATOR"], ["LINK", "OPERATOR"], ["ESTOP"], ["SOMETHING_NEW"]):
+        agent.status["why"] = why
+        assert view.state()["waits"] and "waits for Re-arm" in view.state()["why"]
 
 
 def test_topic_maps_know_their_drivers():
