@@ -1,10 +1,10 @@
-"""The rows that need the real peers: libfranka's model, adversarial commands, and a soak of the whole chain."""
+"""The rows that need the real peers: libfranka's model, and adversarial commands. What runs on them is given a `Chain`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import resource
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from robopref.arrays import InputError
+from ._rows import Row, least, most
 
 _LIBFRANKA = """
 import json, sys
@@ -47,9 +47,42 @@ def kinematics_error(count: int) -> float:
     return float(np.abs(theirs - jacobian(q)).max())
 
 
-def adversarial(seconds: float) -> dict[str, Any]:
-    """Commands of every bad kind through bridge, guard and arm node against the simulator that enforces limits and lost cycles."""
-    return _with_chain(None, lambda chain: _attack(chain, seconds))
+def attacked(name: str, speed: float, seconds: float, enough: int) -> dict[str, Row]:
+    """Rows of `adversarial`: everything that could have gone wrong is judged, and that the arm was heard and moved at all."""
+    hit = adversarial(seconds, speed)
+    shown = {
+        key: hit[key]
+        for key in (
+            "commands",
+            "refused",
+            "taken",
+            "moved",
+            "arms",
+            "seconds",
+            "lines",
+            "real_time_factor",
+            "load",
+            "stalls",
+        )
+    }
+    heard = hit["reflexes"] >= 0
+    return {
+        f"adversarial{name}_commands": least(hit["commands"], enough),
+        f"adversarial{name}_taken": least(hit["taken"], 1, moved_rad=hit["moved"]),
+        f"adversarial{name}_limit_violations": most(hit["violations"], 0, speed=speed, **shown),
+        f"adversarial{name}_reflexes": most(hit["reflexes"], 0)
+        | {"ok": hit["reflexes"] == 0, "heard_the_guard": heard},
+        f"adversarial{name}_lost_cycle_lines": most(hit["lost_cycles"], 0),
+        f"adversarial{name}_ended_loops": most(hit["ended"], 0, endings=hit["endings"]) | {"ok": hit["ended"] == 0},
+    }
+
+
+def adversarial(seconds: float, speed: float) -> dict[str, Any]:
+    """Commands of every bad kind through bridge, guard and arm node against the simulator that enforces limits and lost cycles.
+
+    speed: fraction of the arm's that the guard admits. `reflexes`, `ended` and `refused` are -1 if the guard was never heard.
+    """
+    return with_chain(None, lambda chain: _attack(chain, seconds), speed=speed)
 
 
 async def _attack(chain: Any, seconds: float) -> dict[str, Any]:
@@ -65,6 +98,7 @@ async def _attack(chain: Any, seconds: float) -> dict[str, Any]:
         await bridge.wait(30)
         epoch, seq, begin, armed = 0, 0, time.monotonic(), 0.0
         told: dict[str, Any] = {}
+        moved, before = 0.0, None
         while time.monotonic() - begin < seconds:
             await asyncio.sleep(float(rng.choice([0.0, 0.02, 0.05, 0.3], p=[0.4, 0.4, 0.19, 0.01])))
             if not status.count or not stamps.count:
@@ -74,13 +108,18 @@ async def _attack(chain: Any, seconds: float) -> dict[str, Any]:
                 armed, epoch = time.monotonic(), max(epoch, int(told["epoch"])) + 1
                 bridge.publish("/robopref/control", {"data": json.dumps({"op": "reset"})})
                 bridge.publish("/robopref/control", {"data": json.dumps({"op": "arm", "epoch": epoch})})
+            here = np.array(told.get("target", [0.0] * 7))
+            moved, before = moved + (0.0 if before is None else float(np.abs(here - before).max())), here
             seq += 1
             sent += bridge.publish("/robopref/command", _bad(rng, epoch, seq, stamps.message, told))
     found = chain.complaints()
+    log = chain.node.log.read_text(errors="replace")
     return {
         "commands": sent, "refused": told.get("refused", -1), "reflexes": told.get("reflexes", -1), "ended": told.get("ended", -1),
-        "violations": len(found.broken_limits), "seconds": seconds, "lines": (found.broken_limits + found.lost_cycles)[:5],
-        "real_time_factor": found.real_time,
+        "taken": told.get("commands", -1) - told.get("refused", -1), "moved": round(moved, 2), "arms": epoch,
+        "violations": len(found.broken_limits), "lost_cycles": len(found.lost_cycles), "seconds": seconds,
+        "lines": (found.broken_limits + found.lost_cycles)[:5], "real_time_factor": found.real_time, "load": os.getloadavg()[0],
+        "endings": [line for line in log.splitlines() if "1 kHz loop" in line][:10], "stalls": told.get("stalls", -1),
     }  # fmt: skip
 
 
@@ -115,41 +154,22 @@ def _bad(
     return message
 
 
-def soak(seconds: float) -> dict[str, Any]:
-    """The whole chain with a real diffusion policy: percentiles of the loop, growth of this process."""
-    from robopref.checkpoint import save
-
-    from ._hardware_chunking import policy
-
-    with TemporaryDirectory() as folder:
-        save(policy(), Path(folder) / "policy")
-        return _with_chain(Path(folder) / "policy", lambda chain: _soak(chain, seconds, Path(folder)))
-
-
-async def _soak(chain: Any, seconds: float, folder: Path) -> dict[str, Any]:
-    from robopref.hardware.session import reaches, running, session
-
-    options = {"bridge": chain.bridge_url, "policy": chain.policy_url, "out": str(folder / "out")}
-    async with session(options) as (live, _):
-        if await reaches(lambda: running(live.agent), 120.0) == float("inf"):
-            raise InputError(f"soak: got no running arm within 120 s, wanted one; last status {live.agent.status}")
-        await live.play(5.0, 8.0, {"task": "arm-reach"})
-        live.agent.tally = type(live.agent.tally)()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        await live.play(seconds, 8.0, {"task": "arm-reach"})
-        report: dict[str, Any] = dict(live.agent.tally.report())
-    report["memory_mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    report["real_time_factor"] = chain.complaints().real_time
-    report["missed_share"] = report["missed"] / max(report["steps"], 1)
-    return report
-
-
-def _with_chain(checkpoint: Path | None, work: Callable[[Any], Any]) -> Any:
-    """Run a coroutine on the real chain inside a network of its own."""
+def with_chain(
+    checkpoint: Path | None,
+    work: Callable[[Any], Any],
+    speed: float = 0.3,
+    folder: Path | None = None,
+    journal: bool = False,
+) -> Any:
+    """Run a coroutine on the real chain inside a network of its own. folder: where its logs and `journal` are left."""
     from robopref.hardware.testing.chain import Chain
     from robopref.hardware.testing.environments import build
     from robopref.hardware.testing.network import own_network
 
     environments = build()
-    with TemporaryDirectory() as folder, own_network(), Chain(environments, Path(folder), checkpoint) as chain:
+    with (
+        TemporaryDirectory() as own,
+        own_network(),
+        Chain(environments, folder or Path(own), checkpoint, speed, journal) as chain,
+    ):
         return asyncio.run(work(chain))

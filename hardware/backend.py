@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+_LOG = logging.getLogger(__name__)
+ENDED = "the 1 kHz loop had ended:"
+"""How the log begins to say why."""
 _MODES = ("other", "idle", "move", "guiding", "reflex", "user_stopped", "automatic_error_recovery")
 
 
@@ -109,6 +112,7 @@ class FrankaBackend:
             self._loop.__enter__()
         except franka.FrankaError as error:
             self._loop = None
+            _LOG.warning("no 1 kHz loop began: %s", error)
             raise BackendError(f"{self.address}: {error}") from error
 
     def move_to(self, q: np.ndarray) -> None:
@@ -118,8 +122,9 @@ class FrankaBackend:
         if self._loop is not None:
             try:
                 self._loop.move_to(q)
-            except franka.FrankaError:
+            except franka.FrankaError as error:
                 self._loop = None
+                _LOG.warning("%s a position was refused: %s", ENDED, error)
 
     def running(self) -> bool:
         """Whether the 1 kHz loop runs."""
@@ -131,9 +136,13 @@ class FrankaBackend:
 
         loop, self._loop = self._loop, None
         if loop is not None:
-            # A loop that had ended already has its reason in the robot's state.
-            with contextlib.suppress(franka.FrankaError):
+            had_ended = not loop.running
+            try:
                 loop.stop()
+                if had_ended:
+                    _LOG.warning("%s it says no reason", ENDED)
+            except franka.FrankaError as error:
+                _LOG.warning("%s %s", ENDED, error)
 
     def close(self) -> None:
         """Let go of the arm, so that somebody else can have it."""

@@ -197,6 +197,9 @@ class ArmNode:
 
     def _catch_up(self, now: float) -> None:
         """Guard steps of 1 ms up to now."""
+        if now < self._time - PERIOD:  # the clock went back: the guard stops, since its last command lies in the future
+            self.counts.stalls += 1
+            self._time = now - DT
         due = int((now - self._time) / DT)
         if due > _CATCH_UP:
             self.counts.stalls += 1

@@ -247,10 +247,10 @@ class Guard:
         return Output(self.motion, self.gripper, self.state, reason_of(bits))
 
     def _silent(self, silence: float) -> bool:
-        """Whether to brake now, so as to stand `stop` seconds after the last valid command."""
-        if silence <= self.settings.patience:
+        """Whether to brake now, so as to stand `stop` seconds after the last valid command (one from the future: the clock went back)."""
+        if abs(silence) <= (allowed := self.settings).patience:
             return False
-        return silence > min(self.settings.watchdog, self.settings.stop - self.limiter.stopping_time(self.motion))
+        return not 0.0 <= silence <= min(allowed.watchdog, allowed.stop - self.limiter.stopping_time(self.motion))
 
     def follow(self, measured: np.ndarray) -> None:
         """Take over the measured position (7,) while the arm is not ours to move."""

@@ -1,7 +1,8 @@
 """What the agent sees of the robot: states, status and pictures that came over the bridge, and which of them belong together.
 
 A picture belongs to a joint state if they arrived within `skew` (and one camera period) of each other; a policy that looks sees nothing
-when its camera is silent or frozen, and then asks for no chunk.
+when its camera is silent or frozen, and then asks for no chunk. A driver can hang and repeat its last picture, too: the same bytes for
+longer than `FROZEN`, while the arm moved as far as a picture must show, are no picture.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from .rosbridge import Mailbox, RosBridge
 from .topics import Topics
 
 _STAMP = re.compile(r"rp1 t=(\d{1,18})")
+FROZEN = 0.3
+"""Seconds for which a camera may send the same bytes while the arm moves."""
+_MOVED = 0.05
+"""Radians in one of the first six joints that change any picture of the arm, or from it (the seventh may turn about the line of sight)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Observer:
         self._views: deque[np.ndarray] = deque()
         self._clock, self._picture, self._changed = clock, b"", float("-inf")
         self._told, self._reasons = dict[str, Any](), 0
+        self._same: tuple[bytes | None, float, np.ndarray | None] = None, 0.0, None
+        """The newest picture, when its bytes first came, and where the arm was then."""
 
     def subscribe(self, bridge: RosBridge, topics: Topics) -> None:
         """Listen; said again by the bridge after every reconnect."""
@@ -129,10 +136,21 @@ class Observer:
         return Seen(state, {cameras[0]: np.stack(self._views)})
 
     def picture(self, reading: Reading | None = None) -> bytes | None:
-        """The newest JPEG of the camera; with a reading, only if it belongs to it."""
-        if reading is not None and abs(self._camera.age - reading.age) > self._apart:
-            return None
-        return _picture_of(self._camera.message)
+        """The newest JPEG of the camera; with a reading, only if it belongs to it and is not one that a hung driver repeats."""
+        data = _picture_of(self._camera.message)
+        if reading is None:
+            return data
+        apart = abs(self._camera.age - reading.age) > self._apart
+        return None if apart or self._frozen(data, reading.q) else data
+
+    def _frozen(self, data: bytes | None, q: np.ndarray) -> bool:
+        """Whether the camera sends the same bytes although the arm, now at q (7,), has moved since they first came."""
+        before, since, where = self._same
+        if data != before or where is None:
+            self._same = data, self._camera.received, q
+            return False
+        moved = float(np.abs(q - where)[:6].max()) > _MOVED
+        return data is not None and moved and self._camera.received - since > FROZEN
 
     def _view(self, reading: Reading, size: tuple[int, int]) -> np.ndarray | None:
         data = self.picture(reading)

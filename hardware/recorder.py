@@ -109,8 +109,12 @@ class Recorder:
                     path.rename(path.with_suffix(FINISHED))
                     file, self.episodes = None, self.episodes + 1
             except OSError as error:
-                self.failure, file = f"{path.name}: {error.strerror}", None
+                self.failure = f"{path.name}: {error.strerror}"
                 self.dropped += 1
+                if file is not None:
+                    with contextlib.suppress(OSError):  # what it still holds has no room either
+                        file.close()
+                file = None
         if file is not None:
             file.close()
 
@@ -276,14 +280,9 @@ def propose_pairs(trajectories: Sequence[Trajectory], limit: int = 100) -> list[
     rows, columns = linear_sum_assignment(cost)
     pairs = {tuple(sorted((int(i), int(j)))) for i, j in zip(rows, columns, strict=True)}
     listed = [
-        {
-            "first": i,
-            "second": j,
-            "distance": round(float(cost[i, j]), 4),
-            "contrast": round(float(abs(touched[i] - touched[j])), 4),
-        }
+        {"first": i, "second": j, "distance": round(float(cost[i, j]), 4), "contrast": round(float(abs(touched[i] - touched[j])), 4)}
         for i, j in pairs
-    ]
+    ]  # fmt: skip
     return sorted(listed, key=lambda pair: (-pair["contrast"], pair["distance"]))[:limit]
 
 

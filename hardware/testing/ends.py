@@ -10,10 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import command as wire
+from ..arm_reach import observe
 from ..command import Command
 from ..franka import ArmState, control
 from ..limits import DT
 from ..topics import Topics
+from .watch import Truth
 
 HORIZON, EXECUTE, WIDTH = 16, 8, 7
 AGENT_PERIOD = 67
@@ -24,9 +26,15 @@ class Place(Protocol):
     """What the ends need of the world that they are in."""
 
     rng: np.random.Generator
-    now: float
+    truth: Truth
     fault: str
     end: float
+    goal: np.ndarray
+    inference: float | None
+
+    @property
+    def now(self) -> float:
+        """Seconds of the world's clock."""
 
     @property
     def broken(self) -> bool:
@@ -34,10 +42,10 @@ class Place(Protocol):
 
     @property
     def wall(self) -> float:
-        """Seconds that the robot's wall clock is off."""
+        """The robot's wall clock."""
 
-    def link(self, deliver: Callable[[], None]) -> None:
-        """One message over the bridge."""
+    def link(self, deliver: Callable[[], None], command: int | None = None) -> None:
+        """One message over the bridge; `command`: how many commands were sent with it, where it is one."""
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
         """Run `what()` after some seconds."""
@@ -54,6 +62,7 @@ class SimulatedBridge:
 
     def __init__(self, world: Place) -> None:
         self._world, self.connected, self.on_connect = world, True, list[Callable[[], None]]()
+        self.commands, self._topics = 0, Topics()
         self.heard: dict[str, Callable[[Any], None]] = {}
 
     def advertise(self, topic: str, kind: str) -> None:
@@ -67,7 +76,9 @@ class SimulatedBridge:
         """Towards the robot; as with a real bridge, nothing says whether it arrives."""
         if not self.connected:
             return False
-        self._world.link(lambda: self._world.to_robot(topic, message))
+        command = topic == self._topics.command
+        self.commands += command
+        self._world.link(lambda: self._world.to_robot(topic, message), self.commands if command else None)
         return True
 
 
@@ -101,8 +112,8 @@ class SimulatedTransport:
     def publish(self, now: float, state: ArmState, status: dict[str, Any] | None) -> None:
         """Tell state and status; a bridge keeps one message a topic, so what was overtaken is not told."""
         numbers = {"position": state.q.tolist(), "velocity": state.dq.tolist(), "effort": state.tau.tolist()}
-        wall = now + self._world.wall
-        header = {"stamp": {"sec": int(wall), "nanosec": 0}, "frame_id": f"rp1 t={round(now * 1e6)}"}
+        header = {"stamp": {"sec": int(self._world.wall), "nanosec": 0}, "frame_id": f"rp1 t={round(now * 1e6)}"}
+        self._world.truth.said(round(now * 1e6), observe(state.q, self._world.goal))
         self._tell(self._topics.joint_states, {"header": header, **numbers})
         if status is not None:
             self._tell(self._topics.status, {"data": json.dumps(status)})
@@ -128,9 +139,10 @@ class SimulatedPolicy:
     def __init__(self, world: Place) -> None:
         self._world, self.replies = world, list[tuple[float, dict[str, Any]]]()
         self.metadata: dict[str, Any] = {"horizon": HORIZON, "execute": EXECUTE, "action": WIDTH, "history": 1}
-        if world.fault == "frozen_camera_policy_looks":
+        if world.fault.endswith("policy_looks"):
             self.metadata |= {"cameras": ["camera"], "size": [16, 16]}
         self._phase = world.rng.uniform(0, 2 * np.pi, WIDTH)
+        self._answers: list[tuple[np.ndarray, float]] = []
 
     @property
     def connected(self) -> bool:
@@ -142,7 +154,10 @@ class SimulatedPolicy:
         if not self.connected:
             return False
         world, inference = self._world, float(0.08 + self._world.rng.gamma(2.0, 0.005))
-        reply = {"actions": self._chunk(message), "robopref/obs_id": message["robopref/obs_id"]}
+        inference = inference if world.inference is None else world.inference
+        chunk, shown = self._chunk(message), world.truth.looked(message["state"][-1])
+        self._answers.append((chunk, shown))
+        reply = {"actions": chunk, "robopref/obs_id": message["robopref/obs_id"]}
         if world.broken and world.fault == "server_hung":
             return True
         if world.broken and world.fault == "server_stopped":  # it answers when it goes on
@@ -158,6 +173,10 @@ class SimulatedPolicy:
             reply["actions"] = junk[world.fault]
         world.later(inference, lambda: self._reply(reply))
         return True
+
+    def shown(self, chunk: np.ndarray) -> float:
+        """When the robot said what the policy answered with this chunk, by the world's clock; minus infinity for none of its answers."""
+        return next((at for one, at in reversed(self._answers) if np.allclose(one, chunk, atol=1e-6)), float("-inf"))
 
     def _reply(self, reply: dict[str, Any]) -> None:
         if self.connected:

@@ -1,4 +1,4 @@
-"""Random commands through the limiter of many arms at once, checked against what the robot itself would refuse."""
+"""Random commands through the limiter of many arms at once, or a whole guard, checked against what the robot itself would refuse."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from robopref.arrays import InputError
+
+from ..arm_reach import HOME
+from ..command import Command
+from ..guard import Guard, Settings
 from ..limiter import Limiter, Motion
 from ..limits import DT, JOINTS, Limits
+from ..reasons import REFUSED
 
 TOLERANCE = 1e-9
 TICKS = 64
@@ -28,7 +34,9 @@ class Swept:
     seconds: float = 0.0
     """Time inside the limiter alone."""
     fastest: np.ndarray = field(default_factory=lambda: np.zeros(JOINTS))
-    """Largest share of the admissible speed that each joint reached."""
+    """Largest share of the speed that the limiter admits which each joint reached."""
+    taken: int = 0
+    """Commands that a whole guard took."""
 
     @property
     def violations(self) -> int:
@@ -42,7 +50,10 @@ class Swept:
 
 
 def sweep(limits: Limits, sequences: int, seed: int, arms: int = 2048, limiter: Limiter | None = None) -> Swept:
-    """Run at least `sequences` random sequences of `TICKS` steps at 1 kHz and count joint-steps that break a limit."""
+    """Run at least `sequences` random sequences of `TICKS` steps at 1 kHz and count joint-steps that break a limit of the arm.
+
+    limiter: what is judged; without one, that of the arm's own limits. A guard's has a lower top speed.
+    """
     rng = np.random.default_rng(seed)
     limiter = limiter or Limiter(limits)
     found = Swept()
@@ -52,7 +63,7 @@ def sweep(limits: Limits, sequences: int, seed: int, arms: int = 2048, limiter: 
             begin = time.perf_counter()
             after, _ = limiter.step(motion, target)
             found.seconds += time.perf_counter() - begin
-            _count(found, limits, motion, after)
+            _count(found, limits, limiter.limits, motion, after)
             motion = after
         found.sequences += arms
     return found
@@ -80,8 +91,38 @@ def _targets(rng: np.random.Generator, limits: Limits, q: np.ndarray) -> list[np
     return targets
 
 
-def _count(found: Swept, limits: Limits, before: Motion, after: Motion) -> None:
-    """Judge by differences of positions alone, as the robot does."""
+def guard_sweep(limits: Limits, sequences: int, seed: int, speed: float = 1.0) -> Swept:
+    """The same for one whole guard, commands through `receive`, one in ten with NaN: checks, workspace and watchdog included."""
+    rng, found, guard = np.random.default_rng(seed), Swept(), Guard(limits, Settings(speed=speed))
+    guard.link(True, 0.0)
+    if refused := guard.arm(1, HOME, 1, 0.0):
+        raise InputError(f"guard_sweep: got {refused!r}, wanted a guard that arms at home.")
+    now, number = 1.0, 0
+    for _ in range(sequences):
+        every, reach = int(rng.integers(5, 120)), float(rng.choice([0.05, 0.35, 4.0]))
+        way, motions = rng.uniform(-reach, reach, JOINTS), [guard.motion]
+        for tick in range(TICKS):
+            now += DT
+            if tick % every == 0:
+                number += 1
+                way = -way if rng.random() < 0.3 else way
+                target = guard.motion.q + way * (np.nan if rng.random() < 0.1 else 1.0)
+                found.taken += (
+                    not guard.receive(Command(1, number, now, now, target=target, duration=0.05), now) & REFUSED
+                )
+            begin = time.perf_counter()
+            motions.append(guard.tick(now).motion)
+            found.seconds += time.perf_counter() - begin
+        before, after = (
+            Motion(*(np.stack([getattr(m, k) for m in part]) for k in "qva")) for part in (motions[:-1], motions[1:])
+        )
+        _count(found, limits, guard.limiter.limits, before, after)
+        found.sequences += 1
+    return found
+
+
+def _count(found: Swept, limits: Limits, own: Limits, before: Motion, after: Motion) -> None:
+    """Judge by differences of positions alone, as the robot does. limits: the arm's; own: the limiter's, for the share of its speed."""
     v = (after.q - before.q) / DT
     # Differences of positions lose digits (1e-16 / 1e-3 per order): compare what was integrated, and that it agrees.
     assert np.abs(v - after.v).max() < 1e-10
@@ -94,7 +135,6 @@ def _count(found: Swept, limits: Limits, before: Motion, after: Motion) -> None:
     )
     found.acceleration += int((np.abs(a) > limits.a_max + TOLERANCE).sum())
     found.jerk += int((np.abs(j) > limits.j_max + TOLERANCE * limits.j_max).sum())
-    share = np.abs(after.v) / np.where(
-        after.v > 0, np.maximum(high, 0.2 * limits.v_max), np.maximum(-low, 0.2 * limits.v_max)
-    )
+    high, low = (np.maximum(edge, 0.2 * own.v_max) for edge in (own.v_high(after.q), -own.v_low(after.q)))
+    share = np.abs(after.v) / np.where(after.v > 0, high, low)
     found.fastest = np.maximum(found.fastest, share.max(0))

@@ -1,15 +1,17 @@
 """A whole chain on a simulated clock: the real agent, arm node and guard, with links and a policy server that break as a fault has it.
 
-`Agent`, `ChunkQueue`, `Observer`, `ArmNode` and `Guard` are those that run on the robot, stepped by hand in milliseconds; made up are the arm
-(it is where it is told to be), the bridge's delays, and the policy server. So a cell takes a fraction of its seconds and repeats exactly.
+`Agent`, `ChunkQueue`, `Observer`, `ArmNode`, `Guard` and `Recorder` are those that run on the robot, stepped by hand in milliseconds; made
+up are the arm (it is where it is told to be), the bridge's delays, and the policy server. So a cell takes a fraction of its seconds and
+repeats exactly. What is judged is judged by the world's clock (`Truth`).
 """
 
 from __future__ import annotations
 
-import errno
 import heapq
 import itertools
+import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,110 +22,102 @@ from ..agent import Agent
 from ..arm_reach import HOME, goal_of, observe
 from ..drawing import draw, jpeg
 from ..franka import PERIOD, ArmNode
-from ..guard import Guard, Output
-from ..journal import Journal
-from ..limiter import Motion
+from ..guard import Guard
 from ..limits import DT
-from ..reasons import REFUSED, State, names
-from ..recorder import Recorder
+from ..reasons import State
+from ..recorder import FINISHED, Recorder, read
 from .cell import Cell
+from .disk import Disk
 from .ends import AGENT_PERIOD, SimulatedBridge, SimulatedPolicy, SimulatedTransport
 from .rig import KinematicArm
+from .watch import Truth, Watched
 
-_BEGIN, _END, _OVER = 2.0, 3.5, 6.0
-"""Seconds at which the fault begins and is mended, and at which the cell ends."""
-
-
+_BEGIN, _LASTS, _AFTER = 2.0, 1.5, 2.5
+"""Seconds after which the fault begins (up to half a second more), how long it lasts, and how long the cell goes on after it."""
+_LONGER = {"frozen_camera_repeats_policy_looks": 2.0}
+"""A repeated picture is only known for one once the arm has moved; then the chunk runs to its end."""
+STEP = 5.0
+"""Seconds by which a clock is off."""
 CAMERA_PERIOD = 100
 """Milliseconds between pictures."""
-PICTURE = jpeg(draw(HOME, size=32))
 
 
-class _FullDisk:
-    """A folder of a disk on which nothing more can be written."""
-
-    def iterdir(self) -> Any:
-        """Raises `OSError`."""
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-class Watched(Journal):
-    """Passes calls on to a guard and judges every millisecond of it."""
-
-    def __init__(self, guard: Guard, world: World) -> None:
-        super().__init__(guard, None)
-        self._world, self._target, self._from = world, HOME, HOME
-        self._stopping = False
-
-    def call(self, name: str, *arguments: Any) -> Any:
-        """`guard.name(*arguments)`."""
-        before, state = self.guard.motion, self.guard.state
-        result = super().call(name, *arguments)
-        if name == "receive" and not result & REFUSED:
-            self._world.valid, self._from, self._target = arguments[1], before.q.copy(), self.guard._target.copy()
-        if name == "receive" and self._world.broken:
-            self._world.cell.reasons |= set(names(result))
-        if name == "tick":
-            self._tick(before, state, result, arguments[0])
-        return result
-
-    def _tick(self, before: Motion, state: State, output: Output, now: float) -> None:
-        cell, after, limits = self._world.cell, output.motion, self.guard.limits
-        cell.violations += int((np.abs(after.a) > limits.a_max + 1e-9).sum())
-        cell.violations += int((np.abs(after.a - before.a) > limits.j_max * DT + 1e-6).sum())
-        cell.violations += int(((after.q > limits.q_max) | (after.q < limits.q_min)).sum())
-        if self._world.broken:
-            cell.reasons |= set(names(output.reason | self.guard.why))
-            if cell.during != State.HOLD or self.guard.state is not State.RUNNING:
-                cell.during = str(self.guard.state)
-        self._stopping |= state is State.RUNNING and output.state is State.HOLD
-        if self._stopping and after.still:
-            self._stopping = False
-            cell.stop = max(cell.stop, now - self._world.valid)
-            beyond = (after.q - self._target) * np.sign(self._target - self._from)
-            cell.overshoot = max(cell.overshoot, float(beyond.max()))
+@lru_cache(maxsize=1)
+def pictures() -> list[bytes]:
+    """JPEGs of a scene in which something always moves."""
+    return [jpeg(draw(HOME + 0.1 * np.sin(turn), size=32)) for turn in np.linspace(0, 2 * np.pi, 12, endpoint=False)]
 
 
 class World:
-    """Agent, links, policy server and arm node on one simulated clock. `folder`: where a recorder writes, for faults of its disk."""
+    """Agent, links, policy server and arm node on one simulated clock.
 
-    def __init__(self, fault: str, seed: int, folder: Path | None = None) -> None:
+    folder, disk: where a recorder writes, for faults of its disk. inference: seconds that every answer takes, instead of about 0.09.
+    """
+
+    def __init__(
+        self,
+        fault: str,
+        seed: int,
+        folder: Path | None = None,
+        disk: Disk | None = None,
+        *,
+        inference: float | None = None,
+        guard: Callable[[], Guard] = Guard,
+    ) -> None:
         self.fault, self.rng = fault, np.random.default_rng([seed, sum(map(ord, fault))])
-        self.now, self.cell = 100.0, Cell()
+        self.truth, self.cell, self.inference = Truth(), Cell(), inference
+        self.truth.now = 100.0
         self.begin = self.now + _BEGIN + self.rng.uniform(0, 0.5)
-        self.end, self.over = self.begin + _END - _BEGIN, self.begin + _OVER - _BEGIN
+        self.end = self.begin + _LONGER.get(fault, _LASTS)
+        self.over = self.end + _AFTER
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self.valid = -1.0
-        """When the guard last took a command."""
+        self._sign = 1.0 if seed % 2 else -1.0
+        self._offset = 0.0
         self.bridge, self.transport, self.policy = (
             SimulatedBridge(self),
             SimulatedTransport(self),
             SimulatedPolicy(self),
         )
-        self.arm = KinematicArm()
+        self.arm, self._guard = KinematicArm(), guard
         self._boot()
-        goal = goal_of(seed)
+        self.goal, self._disk = goal_of(seed), disk
         self.recorder = Recorder(folder) if folder is not None else None
         self.agent = Agent(
             self.bridge,  # type: ignore[arg-type]
             self.policy,  # type: ignore[arg-type]
-            lambda q: observe(q, goal),
+            lambda q: observe(q, self.goal),
             ActionSpace(),
             record=self.recorder,
-            clock=lambda: self.now,
+            clock=lambda: self.agent_time,
         )
         self.agent.start()
 
     def _boot(self) -> None:
         """A fresh arm node, which knows no epoch."""
-        guard = Guard()
-        self.node = ArmNode(guard, self.arm, self.transport, Watched(guard, self), now=self.now)
+        guard = self._guard()
+        watched = Watched(guard, self.truth, self.cell, lambda: self.broken)
+        self.node = ArmNode(guard, self.arm, self.transport, watched, now=self.robot_time)
+
+    @property
+    def now(self) -> float:
+        """Seconds of the world's clock."""
+        return self.truth.now
+
+    @property
+    def robot_time(self) -> float:
+        """The monotonic clock of the robot's machine: a machine that was suspended or moved steps, one that was started anew begins at zero."""
+        return self.now + self._offset + (self._sign * STEP if self.broken and self.fault == "clock_step_robot" else 0)
+
+    @property
+    def agent_time(self) -> float:
+        """The monotonic clock of the agent's machine."""
+        return self.now + (self._sign * STEP if self.broken and self.fault == "clock_step_agent" else 0.0)
 
     @property
     def wall(self) -> float:
-        """Seconds that the robot's wall clock, which stamps its messages, is off: five while it is wrong."""
-        return float(self.rng.choice([-5.0, 5.0])) if self.broken and self.fault == "clock_step" else 0.0
+        """The wall clock of the robot's machine, which stamps its messages."""
+        return self.robot_time + (self._sign * STEP if self.broken and self.fault == "clock_step" else 0.0)
 
     @property
     def broken(self) -> bool:
@@ -141,8 +135,11 @@ class World:
     def run(self) -> Cell:
         """Play the whole cell, millisecond by millisecond."""
         tick, was = 0, False
+        if self.recorder is not None:  # one episode is finished before the fault, one is open
+            self.recorder.begin(task="arm-reach")
+            self.later(_BEGIN / 2, lambda: self.recorder.begin(task="arm-reach"))  # type: ignore[union-attr]
         while self.now < self.over:
-            self.now += DT
+            self.truth.now += DT
             tick += 1
             while self._events and self._events[0][0] <= self.now:
                 heapq.heappop(self._events)[2]()
@@ -150,36 +147,71 @@ class World:
                 was = self.broken
                 self._turn(was)
             if tick % round(PERIOD / DT) == 0:
-                self.node.cycle(self.now)
-            if tick % CAMERA_PERIOD == 0 and not (self.broken and self.fault.startswith("frozen_camera")):
-                self.transport.show(PICTURE)
+                self.node.cycle(self.robot_time)
+                if self.node._recovery is not None:  # a thread: let it end at the same moment in every run
+                    self.node._recovery.exception()
+            if tick % CAMERA_PERIOD == 0:
+                self._look(tick // CAMERA_PERIOD)
             if tick % AGENT_PERIOD == 0:
-                self.agent.step()
-        tally, self.cell.again = self.agent.tally, self.node.guard.state is State.RUNNING
-        self.cell.adopted_age, self.cell.action_age = max(tally.adopted_ages), max(tally.action_ages)
+                self._period()
+        self.cell.again = self.node.guard.state is State.RUNNING
         if self.recorder is not None:
             self.recorder.close()
             self.cell.recorder = self.recorder.failure
+            episodes = [list(read(path)) for path in self.recorder.folder.glob(f"*{FINISHED}")]
+            self.cell.whole = sum(rows[0]["row"] == "begin" and rows[-1]["row"] == "end" for rows in episodes)
         return self.cell
+
+    def _period(self) -> None:
+        """One step of the agent: was a chunk adopted, and was anything sent?"""
+        sent = self.bridge.commands
+        step = self.agent.step()
+        if step.adopted is not None:
+            self.cell.adopted += 1
+            self.cell.adopted_age = max(self.cell.adopted_age, self.now - self.policy.shown(step.adopted))
+        self.cell.idle += 0 < sent == self.bridge.commands
+        self.cell.commands = self.bridge.commands
+
+    def _look(self, number: int) -> None:
+        """The camera: silent, or a driver that repeats its last picture."""
+        if self.broken and self.fault.startswith("frozen_camera"):
+            if "repeats" not in self.fault:
+                return
+            number = round((self.begin - 100.0) / DT) // CAMERA_PERIOD
+        self.transport.show(pictures()[number % len(pictures())])
 
     def _turn(self, broken: bool) -> None:
         """The fault begins, or is mended."""
-        if self.fault == "guard_restart" and broken:
+        if self.fault.startswith("guard_restart") and broken:
+            if self.fault == "guard_restart_clock_zero":
+                self._offset = 1.0 - self.now
+            if self.fault == "guard_restart_reflex":  # nobody feeds the 1 kHz stream: the arm brakes and complains
+                self.arm.loop, self.arm.mode = False, 4
             self._boot()
         if self.fault == "bridge_killed":
             self.bridge.connected = not broken
             for listener in [] if broken else self.bridge.on_connect:
                 listener()
-        if self.recorder is not None and broken:
-            self.recorder.folder = _FullDisk()  # type: ignore[assignment]
-            self.recorder.begin(task="arm-reach")
+        if self.recorder is not None and self._disk is not None:
+            self._written()
+            if broken:
+                self._disk.fill()
+            else:
+                self._disk.free()
+                self.recorder.begin(task="arm-reach")
+
+    def _written(self) -> None:
+        """Wait until the recorder's thread has nothing left to write: it lives on another clock."""
+        assert self.recorder is not None
+        while not self.recorder._queue.empty():
+            time.sleep(1e-3)
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
         """Run `what()` after some seconds."""
         heapq.heappush(self._events, (self.now + seconds, next(self._order), what))
 
-    def link(self, deliver: Callable[[], None]) -> None:
-        """One message over the bridge, as the fault has it."""
+    def link(self, deliver: Callable[[], None], command: int | None = None) -> None:
+        """One message over the bridge, as the fault has it; `command`: how many commands were sent with it, where it is one."""
         delay = float(self.rng.gamma(2.0, 0.001))
         if self.broken:
             if self.fault in ("bridge_killed", "bridge_half_open"):
@@ -187,8 +219,9 @@ class World:
             if self.fault == "bridge_drop_30" and self.rng.random() < 0.3:
                 return
             delay += {"bridge_delay_50": 0.05, "bridge_delay_500": 0.5}.get(self.fault, 0.0)
-            if self.fault == "bridge_reordered":
-                delay += float(self.rng.uniform(0, 0.12))
+            if self.fault == "bridge_reordered":  # every fourth command is surely overtaken by the next
+                place = 0 if command is None else command % 4
+                delay += (float(self.rng.uniform(0, 0.12)), 0.075, 0.0, 0.0)[place]
             if self.fault == "bridge_duplicated":
                 self.later(delay + 0.02, deliver)
         self.later(delay, deliver)

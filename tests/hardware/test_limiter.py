@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from robopref.hardware.guard import Guard, Settings
 from robopref.hardware.limiter import Limiter, Motion
 from robopref.hardware.limits import FR3, PANDA
 from robopref.hardware.reasons import Reason
-from robopref.hardware.testing.sweep import sweep
+from robopref.hardware.testing.sweep import guard_sweep, sweep
 
 HOME = np.array([0, -np.pi / 4, 0, -3 * np.pi / 4, 0, np.pi / 2, np.pi / 4])
 
@@ -16,6 +17,16 @@ def test_no_random_command_breaks_a_limit_and_full_speed_is_reached(limits):
     assert found.violations == 0
     assert found.fastest.min() >= 0.95
     assert found.steps >= 20_000 * 50
+
+
+@pytest.mark.parametrize("limits", [FR3, PANDA], ids=lambda arm: arm.name)
+def test_a_guard_of_full_speed_breaks_no_limit_and_reaches_its_own_cap(limits):
+    limiter = Guard(limits, Settings(speed=1.0)).limiter
+    assert (limiter.limits.v_max < limits.v_max).any(), "the cap is what this is about"
+    found = sweep(limits, sequences=20_000, seed=3, arms=256, limiter=limiter)
+    assert found.violations == 0 and found.fastest.min() >= 0.95
+    whole = guard_sweep(limits, sequences=40, seed=0)
+    assert whole.violations == 0 and whole.taken > 40
 
 
 def test_the_sweep_notices_a_limiter_that_trusts_the_robots_own_braking():
