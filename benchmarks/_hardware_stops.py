@@ -51,6 +51,9 @@ def rows(speed: float, name: str, repeats: int) -> dict[str, Row]:
     return {
         f"live_stop_s_speed_{name}": most(max(one.seconds for one in found), 0.35, stops=shown, **ran),
         f"live_overshoot_rad_speed_{name}": most(max(one.overshoot for one in found), 0.01),
+        f"live_stops_missing_speed_{name}": most(
+            sum(one.again == float("inf") for one in found) + 2 * repeats - len(found), 0
+        ),
         f"live_limit_violations_speed_{name}": most(len(ran["violations"]), 0),
         f"live_node_restart_s_speed_{name}": told(again, again < float("inf")),
     }
@@ -87,12 +90,13 @@ async def _kill_all(chain: Any, folder: Path, speed: float, repeats: int) -> dic
             if await reaches(lambda: running(agent), 120.0) == float("inf"):
                 raise InputError(f"stops: got no running arm within 120 s, wanted one; last status {agent.status}")
             play = asyncio.create_task(live.play(float("inf"), 2.0, {"task": "arm-reach"}))
-            killed = [
-                await _kill(name, part, agent, scale)
-                for _ in range(repeats)
-                for name, part in (("bridge", chain.bridge), ("policy server", chain.server))
-            ]
-            found = [_judged(stop, at, _taken(chain.journal), _states(heard)) for stop, at in killed]
+            killed = list[tuple[Stop, float]]()
+            for name, part in [("bridge", chain.bridge), ("policy server", chain.server)] * repeats:
+                killed.append(await _kill(name, part, agent, scale))
+                if killed[-1][0].again == float("inf"):
+                    break  # what does not run cannot be stopped
+            written = _taken(chain.journal), _states(heard)
+            found = [_judged(stop, at, *written) for stop, at in killed]
             chain.node.kill()
             await asyncio.sleep(0.5)
             chain.node.start()
@@ -123,7 +127,7 @@ async def _kill(name: str, part: Any, agent: Any, scale: float) -> tuple[Stop, f
     stop = Stop(name, float("inf"), float("inf"), 0.0, list(agent.status.get("why", [])))
     adopted = len(agent.tally.adopted_ages)
     part.start()
-    stop.again = await reaches(lambda: running(agent) and len(agent.tally.adopted_ages) > adopted, 120.0)
+    stop.again = await reaches(lambda: running(agent) and len(agent.tally.adopted_ages) > adopted, 60.0)
     return stop, at
 
 

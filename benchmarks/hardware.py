@@ -205,7 +205,7 @@ def _adversarial_fast(quick: bool) -> dict[str, Row]:
     """The same with a guard that admits the arm's whole speed."""
     from ._hardware_live import attacked
 
-    return attacked("_fast", 1.0, 40 if quick else 600, 500 if quick else 10_000)
+    return attacked("_fast", 1.0, 30 if quick else 600, 500 if quick else 10_000)
 
 
 def _soak(quick: bool) -> dict[str, Row]:
@@ -233,7 +233,7 @@ def _stops(quick: bool) -> dict[str, Row]:
     """Bridge and policy server killed while the simulated arm moves: how long and how far it goes on, measured on the arm."""
     from ._hardware_stops import rows
 
-    return rows(0.3, "30", 2 if quick else 10) | rows(1.0, "100", 2 if quick else 10)
+    return rows(0.3, "30", 1 if quick else 10) | rows(1.0, "100", 1 if quick else 10)
 
 
 # The live parts come first: they depend most on what else the machine does, which one can see to for a few minutes.
