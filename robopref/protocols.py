@@ -91,6 +91,14 @@ class Solved(Protocol):
 
 
 @runtime_checkable
+class Sampled(Protocol):
+    """A reward model whose members are draws from a posterior given all answers: nothing is left out, and it needs no calibration."""
+
+    def sample(self, batch: PreferenceBatch, generator: torch.Generator) -> dict[str, float]:
+        """Set the members; logs as of `loss`. Its normaliser is set before."""
+
+
+@runtime_checkable
 class WeighingLabeler(Protocol):
     """A labeler that also says how far its answers can be relied on."""
 

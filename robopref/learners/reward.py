@@ -20,7 +20,7 @@ from robopref import statistics
 from robopref.arrays import InputError
 from robopref.losses.pairwise import flipped
 from robopref.networks.ensemble import both
-from robopref.protocols import Prepared, Solved
+from robopref.protocols import Prepared, Sampled, Solved
 from robopref.train import fit
 from robopref.types import PreferenceBatch, Segments
 
@@ -65,6 +65,10 @@ def fit_reward(
         if not bool(side.observation.isfinite().all() and side.action.isfinite().all()):
             raise InputError("reward: got NaN or infinity in a segment, wanted numbers. Drop those pairs.")
     _standardise(model, pairs)
+    if isinstance(model, Sampled):
+        yield model.sample(pairs, generator)
+        _centre(model, pairs)
+        return
     members = len(model.nets)
     fold = _folds(len(pairs), members, groups, generator) if len(pairs) >= settings.least else None
     if isinstance(model, Solved):
