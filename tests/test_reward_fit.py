@@ -12,6 +12,7 @@ from robopref.arrays import InputError
 from robopref.learners.reward import FitSettings, calibrate, fit_reward, probabilities, quality
 from robopref.losses.pairwise import flipped, sigmoid
 from robopref.rewards.gaussian import Gaussian
+from robopref.rewards.gaussian_posterior import GaussianPosterior
 from robopref.rewards.listwise import Listwise
 from robopref.rewards.partial_return import PartialReturn
 from robopref.rewards.regret import Regret
@@ -166,17 +167,18 @@ def test_groups_stay_together():
     assert all(len(fold[groups == g].unique()) == 1 for g in range(8)) and len(fold.unique()) == 4
 
 
-def test_flipped_labels_are_found_and_the_truth_is_predicted():
+@pytest.mark.parametrize("learner", [Gaussian, GaussianPosterior], ids=lambda c: c.__name__)
+def test_flipped_labels_are_found_and_the_truth_is_predicted(learner):
     torch.manual_seed(0)
     batch = pairs(400)
     turned = torch.rand(400, generator=torch.Generator().manual_seed(3)) < 0.3
     noisy = changed(batch, prob_first=torch.where(turned, 1 - batch.prob_first, batch.prob_first))
-    model, _ = fitted(Gaussian(DIMS), noisy, FitSettings(steps=300))
+    model, _ = fitted(learner(DIMS), noisy, FitSettings(steps=300))
     assert 0.2 < float(model.calibration.flip) < 0.4
     clean = pairs(600, seed=9)
     found = quality(probabilities(model, clean), clean.prob_first.double().numpy())
     assert found["accuracy"] > 0.9 and found["ece"] < 0.08
-    honest, _ = fitted(Gaussian(DIMS), batch)
+    honest, _ = fitted(learner(DIMS), batch)
     assert float(honest.calibration.flip) <= 0.05
 
 
@@ -212,7 +214,7 @@ def test_scores_are_centred_on_the_training_data():
     assert abs(float(scores.detach().mean())) < 1e-4
 
 
-LEARNERS = [PartialReturn, Gaussian, Regret, Transformer, Listwise]
+LEARNERS = [PartialReturn, Gaussian, GaussianPosterior, Regret, Transformer, Listwise]
 
 
 @pytest.mark.parametrize("learner", LEARNERS, ids=lambda c: c.__name__)
