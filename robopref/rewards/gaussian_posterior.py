@@ -130,8 +130,8 @@ class GaussianPosterior(nn.Module):
         found = draw(answers, self._prior(len(directions)), len(self.nets), self.rounds, rng)
         for net, weights, noise in zip(self.nets, found.weights, found.noise, strict=True):
             rows = np.stack([weights, noise[1:] @ directions.numpy()])
-            net.weight.copy_(torch.from_numpy(rows) / GAIN)  # type: ignore[operator, union-attr]
-            net.bias.copy_(torch.tensor([0.0, usual + noise[0]]) / GAIN)  # type: ignore[operator, union-attr]
+            net.weight.copy_(torch.from_numpy(rows) / GAIN)  # type: ignore[operator]
+            net.bias.copy_(torch.tensor([0.0, usual + noise[0]]) / GAIN)  # type: ignore[operator]
         self.calibration.flip.fill_(float(found.flip.mean()))
         return self.loss(batch)[1]
 
