@@ -55,7 +55,7 @@ def noise(found: Found) -> str:
         "## Flipped labels\n",
         "500 training pairs, 30% of them turned round, against the same pairs clean; judged on 2,000 clean pairs of episodes that no "
         "training pair touches. Differences are in points of accuracy with 95% intervals over the held-out episodes; they speak of these "
-        "fitted models, not of other flips. Plain: Bradley-Terry (`partial_return`).\n",
+        "fitted models, not of other flips. Plain: Bradley-Terry (`partial_return`) on the state; `gaussian` also has distances of hand, thing and goal.\n",
         "| task, seed | gaussian, clean | gaussian, flipped | ECE | plain, flipped | ECE | gaussian flipped - clean | gaussian - plain, flipped | Brier, the same |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
