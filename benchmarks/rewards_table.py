@@ -1,6 +1,6 @@
 """docs/results_rewards.md from the committed metrics of rewards and transfer: `python -m robopref.benchmarks.rewards_table`.
 
-Reads docs/results/{noise,regret,cpl}/TASK-seedK/metrics.json, rapl/seedK, pearl/SOURCE-TARGET, pearl_policies/SOURCE-TARGET-seedK, human_labels/FILE and bench/{iql,reward}. What was
+Reads docs/results/{noise,noise_network,regret,cpl}/TASK-seedK/metrics.json, rapl/seedK, pearl/SOURCE-TARGET, pearl_policies/SOURCE-TARGET-seedK, human_labels/FILE and bench/{iql,reward}. What was
 not run stays visibly empty.
 """
 
@@ -36,6 +36,7 @@ def document(folder: Path) -> str:
         "Made by `python -m robopref.benchmarks.rewards_table` from the files in `docs/results/`. How they came about and what is open: "
         "[rewards.md](rewards.md).\n",
         noise(_found(folder / "noise")),
+        noise_before(_found(folder / "noise_network")),
         transfer(_found(folder / "pearl")),
         policies(
             "pearl", "Policies from carried labels", _found(folder / "pearl_policies"), "source=[TASK] target=TASK"
@@ -70,6 +71,19 @@ def noise(found: Found) -> str:
     return "\n".join([*lines, _commands(found, "robopref run experiment=noise task=TASK seed=S out=DIR")])
 
 
+def noise_before(found: Found) -> str:
+    """The cells of the time when `gaussian` was networks trained by gradient."""
+    lines = [
+        "### The same with networks\n",
+        "`reward=gaussian_network`, which was `gaussian` when these cells ran: `experiment=noise` now makes the table above. With "
+        "`noise.rewards.gaussian._target_=robopref.rewards.gaussian.Gaussian` it makes this one.\n",
+        "| task, seed | network, clean | network, flipped | ECE | plain, flipped | ECE | network flipped - clean | network - plain, flipped | Brier, the same |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {name.replace('-seed', ', ')} | {_noise_row(one)} |" for name, one in found.items()]
+    return "\n".join([*lines, "", _noise_verdict(found) if found else EMPTY + "\n"])
+
+
 def _noise_row(metrics: Mapping[str, Any]) -> str:
     held = {name: one["held_out"] for name, one in metrics["cells"].items()}
     clean, ours, plain = (held[name] for name in ("gaussian_clean", "gaussian_flipped", "partial_return_flipped"))
@@ -92,7 +106,7 @@ def _noise_verdict(found: Found) -> str:
     worse = sum(g["accuracy"]["ci95"][1] < 0 for g in gains)
     sharper = sum(g["brier"]["ci95"][1] < 0 for g in gains)
     return (
-        f"Over {len(found)} cells: flips cost `gaussian` {-100 * float(np.mean(losses)):.1f} points on the mean (target: at most 2; reached in "
+        f"Over {len(found)} cells: flips cost the Gaussian reward {-100 * float(np.mean(losses)):.1f} points on the mean (target: at most 2; reached in "
         f"{sum(x >= -0.02 for x in losses)} cells), ECE at most 0.05 in {sum(e <= 0.05 for e in errors)} (largest {max(errors):.3f}). "
         f"Against plain Bradley-Terry the accuracy is higher with an interval above 0 in {accurate}, lower with one below 0 in {worse}; "
         f"the Brier score is lower with an interval below 0 in {sharper}.\n"
