@@ -152,6 +152,7 @@ TINY = [
     "env.horizon=8", "policy.horizon=4", "policy.execute=4", "base.demonstrations=4", "base.clone.steps=2", "base.clone.batch=4",
     "rounds.count=1", "rounds.resets=3", "rounds.replicas=2", "reward_fit.steps=2", "align.steps=2", "align.anchor_chunks=4",
     "align.pairs_per_step=2", "align.chunks_per_trajectory=2", "evaluation.episodes=2", "pairs=8",
+    "vla.judge_demonstrations=false",
 ]  # fmt: skip
 
 
