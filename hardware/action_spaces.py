@@ -5,9 +5,9 @@
 | joint_delta | 7 (+1) | change of the joint targets per step, `scale` rad |
 | joint_absolute | 7 (+1) | joint targets, -1 to 1 over the joint range |
 | joint_velocity | 7 (+1) | joint velocities, `scale` rad/s, integrated over the step |
-| ee_delta | 3 or 6 (+1) | change of the grasp point per step: `scale` m, and `turn` rad; solved by damped least squares |
+| ee_delta | 3 or 6 (+1) | change of the grasp point per step: `scale` m, and `turn` rad, along axes that stand at `yaw` about the base's z; solved by damped least squares |
 
-With `gripper` the last number opens (1) or closes (-1) the hand. All of it ends in absolute joint targets; the guard judges those.
+With `gripper` the last number opens (1) or closes (-1) the hand, with `closes` the other way round (Meta-World's). All of it ends in absolute joint targets; the guard judges those.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from . import kinematics
 from .limits import FR3, JOINTS, Limits
 
 Kind = Literal["joint_delta", "joint_absolute", "joint_velocity", "ee_delta"]
-_WIDTH = 0.08
+WIDTH = 0.08
+"""Metres between the open fingers."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class ActionSpace:
     """Whether an ee_delta also turns the hand (A = 6)."""
     limits: Limits = FR3
     margin: float = 0.05
+    yaw: float = 0.0
+    """Radians about the base's z axis to the axes of an ee_delta."""
+    closes: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("joint_delta", "joint_absolute", "joint_velocity", "ee_delta"):
@@ -58,7 +62,7 @@ class ActionSpace:
         check_shape("ActionSpace", "action", action.shape, (self.width,), f"{self.kind} has {self.width} numbers.")
         action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
         arm = action[: self.width - self.gripper]
-        width = float((action[-1] + 1.0) / 2.0 * _WIDTH) if self.gripper else None
+        width = float(((-action[-1] if self.closes else action[-1]) + 1.0) / 2.0 * WIDTH) if self.gripper else None
         low, high = self.limits.stop_min + self.margin, self.limits.stop_max - self.margin
         if self.kind == "joint_absolute":
             joints = low + (arm + 1.0) / 2.0 * (high - low)
@@ -68,7 +72,13 @@ class ActionSpace:
             joints = before + self.scale * dt * arm
         else:
             twist = np.zeros(6)
-            twist[:3] = self.scale * arm[:3]
-            twist[3:] = self.turn * arm[3:] if self.rotate else 0.0
+            twist[:3] = self.scale * turned(arm[:3], self.yaw)
+            twist[3:] = self.turn * turned(arm[3:], self.yaw) if self.rotate else 0.0
             joints = before + kinematics.solve_twist(before, twist)
         return np.minimum(np.maximum(joints, low), high), width
+
+
+def turned(vector: np.ndarray, yaw: float) -> np.ndarray:
+    """A vector (3,) turned about z by `yaw` radians."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([c * vector[0] - s * vector[1], s * vector[0] + c * vector[1], vector[2]])

@@ -33,7 +33,7 @@ _STRIDE = 0.5
 class Agent:
     """Runs a policy server's chunks on an arm behind a bridge.
 
-    observe: (q (7,)) -> (D,), the state that the policy sees. sentence: what the arm is asked to do, for a policy that reads.
+    observe: (q (7,)) -> (D,), the state that the policy sees, None while unknown. sentence: what the arm is asked to do, for a policy that reads.
     Raises `InputError` at the first period with a policy that does not fit.
     """
 
@@ -41,7 +41,7 @@ class Agent:
         self,
         bridge: RosBridge,
         client: PolicyClient,
-        observe: Callable[[np.ndarray], np.ndarray],
+        observe: Callable[[np.ndarray], np.ndarray | None],
         space: ActionSpace,
         settings: AgentSettings | None = None,
         topics: Topics | None = None,

@@ -2,15 +2,22 @@
 
 rosbridge on ROS 2 has neither encryption nor passwords. The gateway listens where others can reach it and passes on to the bridge on
 loopback only what the list allows: publishing to the command and control topics, hearing states, calling the stop.
+
+    ROBOPREF_TOKEN=... python -m robopref.hardware.gateway --cert cert.pem --key key.pem --host 0.0.0.0
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import fnmatch
 import hmac
 import http
+import json
+import os
+import signal
 import ssl as tls
+import sys
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -69,7 +76,7 @@ class Gateway:
             raise InputError(f"gateway: got a token of {len(token)} characters, wanted at least 16. Make a random one.")
         if ssl is None and host not in ("127.0.0.1", "localhost", "::1"):
             raise InputError(f"gateway: got host={host} without TLS, wanted a certificate for anything but loopback.")
-        self._bridge, self._token, self.rules, self._ssl = bridge, token, rules or Rules(), ssl
+        self.bridge, self._token, self.rules, self._ssl = bridge, token, rules or Rules(), ssl
         self.host, self.port, self.passed = host, port, Passed()
 
     @property
@@ -103,7 +110,7 @@ class Gateway:
         from websockets.exceptions import WebSocketException
 
         try:
-            async with connect(self._bridge, compression=None, max_size=None, open_timeout=3.0) as inner:
+            async with connect(self.bridge, compression=None, max_size=None, open_timeout=3.0) as inner:
                 ways = [
                     asyncio.create_task(self._inward(socket, inner)),
                     asyncio.create_task(self._outward(inner, socket)),
@@ -152,3 +159,61 @@ class Gateway:
 
 def _any(name: object, patterns: tuple[str, ...]) -> bool:
     return isinstance(name, str) and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run a gateway until SIGINT or SIGTERM; 2 when the request was wrong. The token comes from ROBOPREF_TOKEN, never from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m robopref.hardware.gateway", description=__doc__.split("\n")[0])
+    parser.add_argument("--bridge", default="ws://127.0.0.1:9090", help="the rosbridge server behind it (%(default)s)")
+    parser.add_argument("--cert", help="certificate in PEM, with its chain; needed for anything but loopback")
+    parser.add_argument("--key", help="its private key in PEM")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=9443)
+    parser.add_argument(
+        "--subscribe", action="append", default=[], metavar="TOPIC", help="may be heard besides the usual ones"
+    )
+    given = parser.parse_args(words)
+    try:
+        rules = Rules(subscribe=(*Rules().subscribe, *given.subscribe))
+        gateway = Gateway(
+            given.bridge, os.environ.get("ROBOPREF_TOKEN", ""), rules=rules, ssl=_certificate(given.cert, given.key),
+            host=given.host, port=given.port,
+        )  # fmt: skip
+        asyncio.run(_until_stopped(gateway))
+    except InputError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _certificate(cert: str | None, key: str | None) -> tls.SSLContext | None:
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise InputError("got one of --cert and --key, wanted both or neither.")
+    context = tls.SSLContext(tls.PROTOCOL_TLS_SERVER)
+    context.minimum_version = tls.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, tls.SSLError) as error:
+        raise InputError(f"got --cert {cert} --key {key}, wanted a certificate and its key in PEM: {error}") from error
+    return context
+
+
+async def _until_stopped(gateway: Gateway) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        async with gateway:
+            print(f"gateway at {gateway.url}, bridge behind it: {gateway.bridge}", flush=True)
+            await stop.wait()
+    except OSError as error:
+        raise InputError(
+            f"got {gateway.host}:{gateway.port}, wanted an address that can be listened on: {error}"
+        ) from error
+    print(json.dumps({k: v for k, v in vars(gateway.passed).items() if isinstance(v, int)}), flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -133,7 +133,8 @@ class Link:
             try:
                 options: dict[str, Any] = {"compression": None, "max_size": self._limit, "ping_interval": self._ping}
                 options |= {"ping_timeout": 2 * self._ping, "close_timeout": 1.0, "open_timeout": 3.0}
-                async with connect(self.url, additional_headers=self._headers, ssl=self._ssl, **options) as socket:
+                options |= {"ssl": self._ssl} if self._ssl else {}  # else wss:// asks the machine's own authorities
+                async with connect(self.url, additional_headers=self._headers, **options) as socket:
                     pause = self._backoff[0]
                     await self._talk(socket)
             except (OSError, WebSocketException, TimeoutError):

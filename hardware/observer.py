@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from robopref.arrays import InputError
+
 from .drawing import from_jpeg
 from .rosbridge import Mailbox, RosBridge
 from .topics import Topics
@@ -56,7 +58,7 @@ class Observer:
 
     def __init__(
         self,
-        observe: Callable[[np.ndarray], np.ndarray],
+        observe: Callable[[np.ndarray], np.ndarray | None],
         skew: float = 0.05,
         camera_period: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
@@ -121,10 +123,21 @@ class Observer:
         assert tau is not None
         return Reading(int(match.group(1)) * 1e-6, q, dq, tau, self._joints.age)
 
-    def seen(self, reading: Reading, told: dict[str, Any]) -> Seen:
-        """What the policy that told its wishes (`history`, `cameras`, `size`) is shown; without pictures while its camera is silent."""
+    def seen(self, reading: Reading, told: dict[str, Any]) -> Seen | None:
+        """What the policy that told its wishes (`history`, `cameras`, `size`) is shown; without pictures while its camera is silent.
+
+        None while the scene is not known. Raises `InputError` for a policy that sees other numbers.
+        """
         history, cameras = int(told.get("history", 1)), list(told.get("cameras", []))
-        _append(self._states, self._observe(reading.q), history)
+        newest = self._observe(reading.q)
+        if newest is None:
+            self.forget()
+            return None
+        if told.get("observation", len(newest)) != len(newest):
+            raise InputError(
+                f"agent: got a policy that sees {told['observation']} numbers, wanted {len(newest)}.\nSay robot=PRESET, the one it was trained with."
+            )
+        _append(self._states, newest, history)
         state = np.stack(self._states).astype(np.float32)
         if not cameras:
             return Seen(state, {})

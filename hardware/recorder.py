@@ -175,7 +175,7 @@ def trajectory(path: Path) -> Trajectory | None:
     return Trajectory(
         np.stack([np.asarray(row["observation"])[-1] for row in steps]).astype(np.float32), action,
         reward if reward.any() else success.astype(np.float32), success, str(about.get("task", "arm")), int(about.get("seed", -1)),
-        str(about.get("policy_hash", "")), str(about.get("env", "arm")), None, chunk, executed,
+        str(end.get("policy_hash") or about.get("policy_hash", "")), str(about.get("env", "arm")), None, chunk, executed,
         {"camera": pictures} if pictures is not None else {}, _extra(steps, masked),
     )  # fmt: skip
 

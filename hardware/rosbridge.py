@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from robopref.arrays import InputError
 
+from .dialects import to_ros1, to_ros2
 from .frames import MAX_BYTES, FrameError
 from .goals import ABORTED, CANCELED, SUCCEEDED, Goals, Result
 from .link import MALFORMED, BridgeError, Link, Mailbox
@@ -99,8 +100,11 @@ class RosBridge:
         self._fall(f"advertise {topic}", {"op": "unadvertise", "topic": topic})
 
     def publish(self, topic: str, message: dict[str, Any]) -> bool:
-        """Send now or not at all; False when there is no connection or it is congested. Raises `FrameError` for NaN."""
-        return self._send({"op": "publish", "topic": topic, "msg": message})
+        """Send now or not at all; False when there is no connection or it is congested. Raises `FrameError` for NaN.
+
+        Times are spelled `sec`, `nanosec` here whatever the server's dialect, in what is heard, too.
+        """
+        return self._send({"op": "publish", "topic": topic, "msg": self._said(message)})
 
     def subscribe(
         self,
@@ -134,7 +138,7 @@ class RosBridge:
         """Call a service. Raises `BridgeError` when it fails, is unknown, or does not answer."""
         name = f"call_service:{next(self._ids)}"
         self._calls[name] = asyncio.get_running_loop().create_future()
-        words = {"service": service, "type": self.spelled(kind, "srv"), "args": args or {}, "id": name}
+        words = {"service": service, "type": self.spelled(kind, "srv"), "args": self._said(args or {}), "id": name}
         try:
             if not self._send({"op": "call_service", **words}):
                 raise BridgeError(f"{service}: not connected")
@@ -184,6 +188,9 @@ class RosBridge:
         name = rest.rpartition("/")[2]
         return f"{package}/{name}" if self.dialect == "ros1" else f"{package}/{group}/{name}"
 
+    def _said(self, message: Any) -> Any:
+        return to_ros1(message) if self.dialect == "ros1" else message
+
     def _down(self) -> None:
         unanswered: list[asyncio.Future[Any]] = [*self._calls.values()]
         unanswered.extend(self._goals.lost())
@@ -193,6 +200,8 @@ class RosBridge:
 
     def _dispatch(self, message: dict[str, Any]) -> None:
         name = str(message.get("id"))
+        if self.dialect == "ros1":
+            message = to_ros2(message)
         match message["op"]:
             case "publish":
                 for handler in self._topics.get(str(message.get("topic")), ()):
@@ -238,7 +247,7 @@ class RosBridge:
                 values = await values
         finally:
             done = isinstance(values, dict)
-            self._tell({**words, "values": values if done else "the service failed", "result": done})
+            self._tell({**words, "values": self._said(values) if done else "the service failed", "result": done})
 
     async def _perform(self, action: str, message: dict[str, Any]) -> None:
         """Run an offered action; the goal ends with a result whatever happens."""

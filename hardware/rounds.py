@@ -13,7 +13,7 @@ import os
 import socket
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from robopref.arrays import InputError
 from robopref.checkpoint import fingerprint
 from robopref.progress import track
 
-from .action_spaces import Kind
 from .arm_reach import HOME, TASK
 from .chunk_queue import Mode
 from .periods import AgentSettings
 from .recorder import assemble
+from .request import Request
 from .rosbridge import RosBridge
 from .session import Session, session, stopped
 from .testing import processes
@@ -35,6 +35,7 @@ from .testing.chain import Chain
 from .testing.environments import build
 from .testing.network import own_network
 from .testing.rig import camera
+from .views import Reach, View
 
 _TRIES = 3
 """How often an episode is begun in which the arm could not be run, before that is an error."""
@@ -55,14 +56,14 @@ class Arm:
 
     bridge: address of the arm's rosbridge; None: the simulated arm, started here with bridge, arm node and policy server (and its
     environments built, the first time). A token comes from ROBOPREF_TOKEN. server: further words for `robopref serve`.
+    robot: what the policy sees and what its actions mean, a preset of `conf/robot/`; the environment has the same one.
     """
 
     bridge: str | None = None
     horizon: int = 60
     hz: float = 15.0
     mode: Mode = "real_time"
-    space: Kind = "joint_delta"
-    scale: float = 0.05
+    robot: View = field(default_factory=Reach)
     speed: float = 0.3
     """Share of the arm's velocity limits that the guard of the simulated arm allows; a real one's node has its own."""
     pictures: float = 5.0
@@ -80,6 +81,10 @@ class Arm:
                 f"arm: got horizon={self.horizon}, hz={self.hz}, pictures={self.pictures}, patience={self.patience}, "
                 "wanted horizon >= 1, pictures >= 0, the others above 0."
             )
+        if self.bridge is None and self.robot.space.limits.name != "fr3":
+            raise InputError(
+                f"arm: got robot.arm={self.robot.space.limits.name} without arm.bridge, wanted fr3: the simulated arm is one."
+            )
 
     def play(self, policy: Path, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
         """Play one episode per reset seed; leaves `folder`/store with a trajectory for each, in that order.
@@ -87,16 +92,14 @@ class Arm:
         Returns what the loop lived through: latencies, holds, broken limits, and the pace of a simulated arm. Raises `InputError` when
         an episode cannot be begun, and where a part of the chain does not start.
         """
-        folder, options = folder.resolve(), {"mode": self.mode, "space": self.space, "scale": str(self.scale)}
+        folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as page, self._chain(policy.resolve(), folder) as served:
-            options |= {
-                "bridge": served.bridge,
-                "policy": served.policy,
-                "out": str(folder),
-                "hash": fingerprint(policy),
-            }
-            report = asyncio.run(self._play(options, seeds, page))
+            request = Request(
+                served.bridge, served.policy, folder, fingerprint(policy), self.hz, self.mode, self.robot,
+                objects=tuple(self.robot.resting()),
+            )  # fmt: skip
+            report = asyncio.run(self._play(request, seeds, page))
             report |= served.told()
         store = folder / "store"
         recorded = assemble(folder / "episodes", store, round(self.hz))
@@ -128,20 +131,20 @@ class Arm:
 
             yield Served(chain.bridge_url, chain.policy_url, told)
 
-    async def _play(self, options: dict[str, str], seeds: Sequence[int], page: socket.socket) -> dict[str, Any]:
+    async def _play(self, request: Request, seeds: Sequence[int], page: socket.socket) -> dict[str, Any]:
         period = 1.0 / self.pictures if self.pictures else 0.1
         settings = AgentSettings(
             self.hz, self.mode, observation_age=self.observation_age, adopt_age=self.adopt_age, camera_period=period
         )
         paces: list[float] = []
-        async with session(options, page, settings) as (live, view), contextlib.AsyncExitStack() as stack:
+        async with session(request, page, settings) as (live, view), contextlib.AsyncExitStack() as stack:
             print(f"operator's page: {view.url}", flush=True)
             if self.bridge is None and self.pictures:
-                eye = await stack.enter_async_context(RosBridge(options["bridge"]))
+                eye = await stack.enter_async_context(RosBridge(request.bridge))
                 watch = asyncio.create_task(camera(eye, lambda: _seen(live), live.goal, self.pictures))
                 stack.callback(watch.cancel)
             for seed in track(seeds, "episodes on the arm"):
-                paces.append(await self._episode(live, seed, options["hash"]))
+                paces.append(await self._episode(live, seed, request.hash))
             live.agent.retire()
             await live.until(lambda: stopped(live.agent), 3.0)
             report = {name: value for name, value in live.agent.tally.report().items() if value == value}  # none is nan
@@ -159,8 +162,7 @@ class Arm:
             live.begin(seed, about)
             took = await live.until(lambda: live.ran >= self.horizon, longest)
             if live.ran:
-                live.recorder.end(live.hit)
-                live.episodes, live.successes = live.episodes + 1, live.successes + live.hit
+                live.end(live.hit)
                 return min(took, longest)
             live.recorder.drop()
         raise InputError(

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,17 @@ import numpy as np
 
 from robopref.arrays import InputError
 
-from .action_spaces import ActionSpace, Kind
 from .agent import Agent, AgentSettings
-from .arm_reach import RADIUS, goal_of, observe, start_of
-from .chunk_queue import Mode
-from .kinematics import grasp_point
+from .driver import DriverLink
 from .operator_view import OperatorView
 from .periods import Step
 from .policy_client import PolicyClient
 from .reasons import State
 from .recorder import Recorder, assemble
+from .request import Request
 from .rosbridge import RosBridge
+from .scene import Scene
+from .views import opening_of
 
 _NEAR = 0.03
 """Radians from its start, in every joint, at which an episode may begin."""
@@ -41,8 +41,9 @@ class Session:
 
     agent: Agent
     recorder: Recorder
-    goal: np.ndarray
+    scene: Scene
     loop: asyncio.Task[None]
+    driver: DriverLink | None = None
     seed: int = 0
     successes: int = 0
     episodes: int = 0
@@ -50,20 +51,35 @@ class Session:
     """Periods of the open episode in which an action of the policy ran."""
     hit: bool = False
     """Whether the goal was reached in one of them."""
+    makers: set[str] = field(default_factory=set)
+    """Hashes of the policies whose chunks were adopted in the open episode, as their server says."""
+
+    @property
+    def goal(self) -> np.ndarray:
+        """The goal (3,), metres, base frame; the same array all along."""
+        return self.scene.goal
 
     def recorded(self, step: Step) -> None:
-        """Say what the task makes of a period, by the measured grasp point, and hand it to the recorder."""
-        if step.reading is not None:
-            distance = float(np.linalg.norm(grasp_point(step.reading.q)[:3, 3] - self.goal))
-            step.reward, step.success = -distance, step.due is not None and distance <= RADIUS
+        """Say what the task makes of a period, by what is measured, and hand it to the recorder."""
+        distance = None if step.reading is None else self.distance(step.reading.q)
+        if distance is not None:
+            step.reward, step.success = -distance, step.due is not None and distance <= self.scene.view.radius
+        if step.adopted is not None:
+            self.makers.add(str(self.agent.client.metadata.get("robopref/policy_hash", "")))
         self.ran += step.due is not None
         self.hit |= step.success
         self.recorder(step)
 
     def reached(self) -> bool:
-        """Whether the measured grasp point is at the goal."""
+        """Whether what is measured is at the goal."""
         joints = self.agent.joints()
-        return joints is not None and float(np.linalg.norm(grasp_point(joints)[:3, 3] - self.goal)) <= RADIUS
+        distance = None if joints is None else self.distance(joints)
+        return distance is not None and distance <= self.scene.view.radius
+
+    def distance(self, q: np.ndarray) -> float | None:
+        """Metres left to the goal with the arm at q (7,), or None while the scene is not known."""
+        sensed = self.scene.sensed(q)
+        return None if sensed is None else self.scene.view.distance(sensed)
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> float:
         """Seconds until a condition holds, infinite if it does not in time; what ended the loop, if anything did, is raised."""
@@ -78,7 +94,8 @@ class Session:
 
     async def start(self, seed: int, seconds: float) -> None:
         """Set the goal of a reset and drive to its start. Raises `InputError` where the arm does not stand there in time."""
-        self.goal[:], wanted = goal_of(seed), start_of(seed)
+        self.scene.aim(seed)
+        wanted = self.scene.view.start_of(seed)
         self.agent.go_home(wanted)
 
         def there() -> bool:
@@ -94,9 +111,14 @@ class Session:
 
     def begin(self, seed: int, about: dict[str, Any]) -> None:
         """Open an episode's record, and let the policy run."""
-        self.ran, self.hit = 0, False
+        self.ran, self.hit, self.makers = 0, False, set()
         self.recorder.begin(seed=seed, goal=self.goal.copy(), **about)
         self.agent.go_on()
+
+    def end(self, success: bool) -> None:
+        """Close the episode's record, with the hash of the policy that ran; of several with all of them, which no alignment takes."""
+        self.recorder.end(success, policy_hash="+".join(sorted(self.makers)))
+        self.episodes, self.successes = self.episodes + 1, self.successes + success
 
     async def play(self, seconds: float, episode: float, about: dict[str, Any], replicas: int = 0) -> None:
         """Episodes of at most `episode` seconds until the time is over.
@@ -105,52 +127,63 @@ class Session:
         """
         end, number = time.monotonic() + seconds, 0
         while time.monotonic() < end:
-            self.goal[:] = goal_of(self.seed)
+            self.scene.aim(self.seed)
             if replicas:
                 await self.start(self.seed, _PATIENCE)
             self.begin(self.seed, about)
             took = await self.until(self.reached, min(end - time.monotonic(), episode))
-            self.recorder.end(took < float("inf"))
-            self.episodes, self.successes = self.episodes + 1, self.successes + (took < float("inf"))
+            self.end(took < float("inf"))
             number += 1
             self.seed += number % max(replicas, 1) == 0
 
 
 @contextlib.asynccontextmanager
 async def session(
-    options: dict[str, str], page: socket.socket | None = None, settings: AgentSettings | None = None
+    request: Request, page: socket.socket | None = None, settings: AgentSettings | None = None
 ) -> AsyncIterator[tuple[Session, OperatorView]]:
-    """A running loop with recorder and page; `options` are those of the command line."""
-    token, out = os.environ.get("ROBOPREF_TOKEN"), Path(options.get("out", "runs/deploy"))
-    mode: Mode = options.get("mode", "real_time")  # type: ignore[assignment]
-    kind: Kind = options.get("space", "joint_delta")  # type: ignore[assignment]
-    dialect = options.get("dialect", "ros2")
-    auto = options.get("auto_arm", "true")
-    if auto not in ("true", "false"):
-        raise InputError(
-            f"auto_arm: got {auto!r}, wanted true, or false for an arm that moves only after Re-arm on the page."
-        )
-    chosen = settings or AgentSettings(hz=float(options.get("hz", 15)), mode=mode, auto_arm=auto == "true")
-    recorder = Recorder(out / "episodes")
+    """A running loop with recorder and page."""
+    token = os.environ.get("ROBOPREF_TOKEN")
+    recorder = Recorder(request.out / "episodes")
     async with (
-        RosBridge(options["bridge"], dialect, token=token) as bridge,  # type: ignore[arg-type]
-        PolicyClient(options["policy"], token, options.get("hash")) as client,
+        RosBridge(request.bridge, request.dialect, token=token, ssl=request.ssl) as bridge,
+        PolicyClient(request.policy, token, request.hash or None) as client,
+        contextlib.AsyncExitStack() as stack,
     ):
-        goal = goal_of(0)
-        space = ActionSpace(kind, scale=float(options.get("scale", 0.05)))
-        sentence = options.get("sentence", "")
-        agent = Agent(bridge, client, lambda q: observe(q, goal), space, chosen, sentence=sentence)
+        view, link = request.view, None
+        scene = Scene(view, request.goal, request.objects, lambda: _opening(agent, link))
+        chosen = settings or AgentSettings(hz=request.hz, mode=request.mode, auto_arm=request.auto_arm)
+        agent = Agent(
+            bridge, client, scene.observe, view.space, chosen, request.topics, sentence=request.sentence
+        )  # fmt: skip
         agent.start()
+        scene.subscribe(bridge)
+        if request.driver is not None:
+            link = DriverLink(bridge, request.driver, lambda: agent.status)
+            link.start()
+            stack.push_async_callback(_end, asyncio.create_task(link.run()))
         loop = asyncio.create_task(agent.run())
-        live = Session(agent, recorder, goal, loop)
+        live = Session(agent, recorder, scene, loop, driver=link)
         agent.record = live.recorded
         try:
-            async with OperatorView(agent, sock=page) as view:
-                yield live, view
+            async with OperatorView(agent, sock=page) as shown:
+                yield live, shown
         finally:
-            loop.cancel()
-            await asyncio.gather(loop, return_exceptions=True)
+            await _end(loop)
             recorder.close()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _opening(agent: Agent, link: DriverLink | None) -> float | None:
+    """The hand's opening as its driver measures it, else what the guard told it to be."""
+    measured = None if link is None else link.opening()
+    width = agent.status.get("gripper")
+    if measured is None and isinstance(width, int | float):
+        return opening_of(float(width))
+    return measured
 
 
 def finish(running: Session, out: Path, hz: float) -> dict[str, Any]:
@@ -160,6 +193,10 @@ def finish(running: Session, out: Path, hz: float) -> dict[str, Any]:
         "episodes": running.episodes,
         "successes": running.successes,
     }
+    if running.driver is not None:
+        link = running.driver
+        told = {"hand_moves": link.moves, "recoveries": link.recoveries, "refused": link.refused, **link.told()}
+        report["driver"] = told
     report |= {"dropped_rows": running.recorder.dropped, "recorder": running.recorder.failure or "fine"}
     store = out / "dataset"
     number = 1

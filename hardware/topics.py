@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robopref.arrays import InputError
-
+from .choices import chosen
 from .rosbridge import Dialect
 
 
@@ -24,8 +23,8 @@ class Topics:
 
 @dataclass(frozen=True)
 class Driver:
-    """What a driver of the arm publishes and offers, for arms that are not run by our node. Commands then bypass our guard:
-    run it in front (`robopref.hardware.ros_node`), and use these for states, recovery and the gripper."""
+    """What a driver of the arm publishes and offers. `deploy driver=NAME` uses its states, recovery and gripper (`driver.DriverLink`);
+    joint commands still go through our guard, so `trajectory` is only named."""
 
     joint_states: str
     robot_state: str
@@ -36,6 +35,10 @@ class Driver:
     gripper_move: str
     gripper_grasp: str
     gripper_package: str
+    gripper_states: str
+    """sensor_msgs/JointState of the fingers, half a width each."""
+    gripper_actions: bool
+    """Whether the hand is moved by an action; else by a topic of widths."""
     dialect: Dialect
 
 
@@ -49,6 +52,8 @@ FRANKA_ROS2 = Driver(
     gripper_move="/franka_gripper/move",
     gripper_grasp="/franka_gripper/grasp",
     gripper_package="franka_msgs",
+    gripper_states="/franka_gripper/joint_states",
+    gripper_actions=True,
     dialect="ros2",
 )
 FRANKA_ROS = Driver(
@@ -61,6 +66,8 @@ FRANKA_ROS = Driver(
     gripper_move="/franka_gripper/move",
     gripper_grasp="/franka_gripper/grasp",
     gripper_package="franka_gripper",
+    gripper_states="/franka_gripper/joint_states",
+    gripper_actions=True,
     dialect="ros1",
 )
 CRISP = Driver(
@@ -73,6 +80,8 @@ CRISP = Driver(
     gripper_move="/gripper/gripper_position_controller/commands",
     gripper_grasp="",
     gripper_package="std_msgs",
+    gripper_states="/gripper/joint_states",
+    gripper_actions=False,
     dialect="ros2",
 )
 DRIVERS = {"franka_ros2": FRANKA_ROS2, "franka_ros": FRANKA_ROS, "crisp": CRISP}
@@ -80,6 +89,4 @@ DRIVERS = {"franka_ros2": FRANKA_ROS2, "franka_ros": FRANKA_ROS, "crisp": CRISP}
 
 def driver(name: str) -> Driver:
     """A driver's map by name. Raises `InputError` for an unknown one."""
-    if name not in DRIVERS:
-        raise InputError(f"driver: got {name!r}, wanted one of {', '.join(DRIVERS)}.")
-    return DRIVERS[name]
+    return chosen("driver", name, DRIVERS)

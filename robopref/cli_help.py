@@ -110,8 +110,12 @@ VERBS: dict[str, Verb] = {
     "deploy": Verb(
         "the control loop on an arm, with recorder and operator's page",
         "bridge=ws://HOST:PORT policy=ws://HOST:PORT [out=DIR] [seconds=N] | --demo",
-        "keys: hz=15 mode=real_time|ensemble|asynchronous|synchronous space=joint_delta|joint_absolute|joint_velocity|ee_delta\n"
-        "      scale=0.05 episode=8 dialect=ros2|ros1 hash=FINGERPRINT (take chunks of this policy only) sentence='...'\n"
+        "keys: arm=fr3|panda  robot=reach|metaworld robot.KEY=VALUE (what the policy sees and does; env.robot of its training)\n"
+        "      space=joint_delta|joint_absolute|joint_velocity|ee_delta scale=0.05 gripper=true (short for robot.KEY)\n"
+        "      goal=/TOPIC|X:Y:Z objects=/TOPIC,... (poses that the arm cannot measure) task=NAME (in the recording)\n"
+        "      hz=15 mode=real_time|ensemble|asynchronous|synchronous episode=8 sentence='...'\n"
+        "      hash=FINGERPRINT (take chunks of this policy only)  ca=FILE (the certificate of a wss:// bridge)\n"
+        "      driver=franka_ros2|franka_ros|crisp (its hand, states and recovery)  dialect=ros2|ros1\n"
         "      replicas=3 (as many episodes from each reset: the arm drives to its start before each, and they compare better)\n"
         "      auto_arm=false (every motion begins with a person's Re-arm on the page)\n"
         "The guard runs on the robot's side: python -m robopref.hardware.ros_node --address ARM. See docs/hardware.md.\n"

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..frames import Decoder, FrameError, encode, to_png
+from ..rosbridge import Dialect
 
 
 @dataclass(eq=False)
@@ -36,10 +37,14 @@ Tamper = Callable[[str, dict[str, Any]], list[tuple[float, dict[str, Any]]]]
 
 
 class BridgeServer:
-    """`async with BridgeServer() as server:` listens on `server.url`."""
+    """`async with BridgeServer() as server:` listens on `server.url`.
 
-    def __init__(self, port: int = 0, token: str | None = None) -> None:
-        self.port, self.token = port, token
+    With dialect `ros1` as strict as a ROS 1 server: types are `pkg/Name`, times keep `secs` and `nsecs` only, headers count, and the
+    operations for actions do not exist.
+    """
+
+    def __init__(self, port: int = 0, token: str | None = None, dialect: Dialect = "ros2") -> None:
+        self.port, self.token, self.dialect = port, token, dialect
         self.tamper: Tamper | None = None
         self.frozen = False
         """A half-open connection: it stands, and nothing passes."""
@@ -107,7 +112,7 @@ class BridgeServer:
 
     def _handle(self, client: _Client, message: dict[str, Any]) -> None:
         operation = getattr(self, f"_on_{message['op']}", None)
-        if operation is None:
+        if operation is None or (self.dialect == "ros1" and "action" in message["op"]):
             self._status(client, f"unknown op {message['op'][:40]}", message.get("id"))
             return
         try:
@@ -121,6 +126,9 @@ class BridgeServer:
     # Topics ----------------------------------------------------------------------------------------------------------
 
     def _on_advertise(self, client: _Client, message: dict[str, Any]) -> None:
+        if self.dialect == "ros1" and message["type"].count("/") != 1:
+            self._status(client, f"{message['type']} is no type", message.get("id"))
+            return
         kind = self._types.setdefault(message["topic"], message["type"])
         if kind != message["type"]:
             self._status(client, f"{message['topic']} is {kind}, not {message['type']}", message.get("id"))
@@ -139,6 +147,7 @@ class BridgeServer:
         if topic not in self._types or not isinstance(content, dict):
             self._status(client, f"{topic}: not advertised, or no message", message.get("id"))
             return
+        content = self._kept(content)
         self.published.append((topic, content))
         del self.published[:-1000]
         for other in list(self._clients):
@@ -198,14 +207,22 @@ class BridgeServer:
             if caller is client and name == message.get("id"):
                 self._providers[message["action"]].send(encode({**message, "id": own}))
 
+    def _kept(self, content: dict[str, Any]) -> dict[str, Any]:
+        """What this server's messages hold of a content."""
+        return _ros1(content, self._ids) if self.dialect == "ros1" else content
+
     def _forward(self, client: _Client, message: dict[str, Any], provider: _Client) -> None:
+        if "args" in message:
+            message = {**message, "args": self._kept(message["args"])}
         own = f"call:{next(self._ids)}"
         self._waiting[own] = (client, message.get("id"))
         provider.send(encode({**message, "id": own}))
 
     def _on_service_response(self, client: _Client, message: dict[str, Any]) -> None:
         caller, name = self._waiting.pop(message["id"])
-        caller.send(encode({**message, "id": name}))
+        values = message.get("values")
+        kept = {"values": self._kept(values)} if isinstance(values, dict) else {}
+        caller.send(encode({**message, **kept, "id": name}))
 
     _on_action_result = _on_service_response
 
@@ -223,3 +240,15 @@ def _typed(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(x, float) for x in value):
         return cbor2.CBORTag(86, np.asarray(value, dtype="<f8").tobytes())
     return value
+
+
+def _ros1(value: Any, count: Iterator[int]) -> Any:
+    """A message as ROS 1 holds it: of a time or duration only `secs` and `nsecs`, 0 where they are missing, and headers with a `seq`."""
+    if isinstance(value, list):
+        return [_ros1(one, count) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value and value.keys() <= {"sec", "nanosec", "secs", "nsecs"}:
+        return {"secs": int(value.get("secs", 0)), "nsecs": int(value.get("nsecs", 0))}
+    kept = {key: _ros1(one, count) for key, one in value.items()}
+    return {"seq": next(count), **kept} if "frame_id" in kept else kept

@@ -19,6 +19,7 @@ from typing import Any
 from robopref.arrays import InputError
 from robopref.checkpoint import fingerprint
 
+from ..request import request_of
 from ..rosbridge import RosBridge
 from ..session import Session, finish, reaches, running, session, stopped
 from .chain import Chain
@@ -105,7 +106,8 @@ def policy_of(run: Path) -> Path:
 
 async def _minute(options: dict[str, str], chain: Chain, page: socket.socket, seconds: float) -> dict[str, Any]:
     """Play episodes while things break: a third of the time each for the server killed, the bridge killed, the server stopped."""
-    async with session(options, page) as (live, view), RosBridge(chain.bridge_url) as eye:
+    request = request_of(options)
+    async with session(request, page) as (live, view), RosBridge(chain.bridge_url) as eye:
         print(f"operator's page: {view.url}", flush=True)
         agent = live.agent
         watch = asyncio.create_task(camera(eye, lambda: _joints(live), live.goal))
@@ -136,8 +138,7 @@ async def _minute(options: dict[str, str], chain: Chain, page: socket.socket, se
         await reaches(lambda: stopped(agent), 3.0)
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
-    out = Path(options["out"])
-    report = await asyncio.to_thread(finish, live, out, float(options.get("hz", 15)))
+    report = await asyncio.to_thread(finish, live, request.out, request.hz)
     return {**report, "faults": faults}
 
 

@@ -23,8 +23,8 @@ from ..controls import STOP, Controls, control
 from ..drawing import draw, jpeg
 from ..franka import PERIOD, ArmNode, ArmState, Backend, BackendError
 from ..guard import Guard, Settings
-from ..limits import FR3
-from ..rosbridge import RosBridge
+from ..limits import FR3, Limits
+from ..rosbridge import Dialect, RosBridge
 
 
 class KinematicArm:
@@ -125,11 +125,16 @@ class BridgeTransport:
 
 @contextlib.asynccontextmanager
 async def arm_node(
-    url: str, backend: Backend | None = None, settings: Settings | None = None
+    url: str,
+    backend: Backend | None = None,
+    settings: Settings | None = None,
+    limits: Limits = FR3,
+    dialect: Dialect = "ros2",
 ) -> AsyncIterator[ArmNode]:
     """An arm node that cycles on this event loop, behind the bridge at `url`."""
-    async with RosBridge(url) as bridge:
-        node = ArmNode(Guard(FR3, settings or Settings()), backend or KinematicArm(), BridgeTransport(bridge))
+    async with RosBridge(url, dialect) as bridge:
+        guard = Guard(limits, settings or Settings())
+        node = ArmNode(guard, backend or KinematicArm(), BridgeTransport(bridge, limits.name))
 
         async def cycle() -> None:
             while True:

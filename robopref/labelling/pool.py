@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from robopref.arrays import InputError
 from robopref.data.answer_rows import MODES, Comparison
 from robopref.data.pairs import Window
 from robopref.data.store import Episode
+from robopref.labelling.queries import order
+
+PROPOSED = 2000.0
+"""Priorities above it are of questions that were proposed, or drawn among those; no scoring changes them."""
 
 
 def windows_of(episodes: Sequence[Episode], segment: int = 0) -> list[Window]:
@@ -25,12 +30,14 @@ def windows_of(episodes: Sequence[Episode], segment: int = 0) -> list[Window]:
 
 
 def questions(
-    episodes: Sequence[Episode], mode: str, size: int, seed: int, segment: int = 0, clips: int = 4, target: int = 0
-) -> list[Comparison]:
+    episodes: Sequence[Episode], mode: str, size: int, seed: int, segment: int = 0, clips: int = 4, target: int = 0,
+    proposals: Sequence[tuple[int, int]] = (),
+) -> list[Comparison]:  # fmt: skip
     """At most `size` different questions of one task each; by turns about one reset (what differs is the behaviour) and any.
 
     Every question's priority is random, so that the order of asking is a random sample; its propensity is the share of
-    all possible questions that will be asked. Raises `InputError` when there is nothing to compare.
+    all possible questions that will be asked. `proposals`, pairs of whole episodes, come before all others, with a fifth of random
+    questions among them. Raises `InputError` when there is nothing to compare.
     """
     least, most = MODES[mode]
     count = least if least == most else clips
@@ -53,10 +60,35 @@ def questions(
     chosen = _draw(groups, shared, count, size, rng)
     asked = min(1.0, (target or len(chosen)) / len(chosen))
     share = max(asked * len(chosen) / _possible(groups, count), 1e-9)
-    return [
+    found = [
         Comparison(tuple(windows[n] for n in group), mode, "random", min(1.0, share), priority=float(rng.random()))
         for group in chosen
     ]
+    return _first(found, proposals, episodes, rng) if mode == "pairs" and not segment else found
+
+
+def _first(
+    pool: list[Comparison], proposals: Sequence[tuple[int, int]], episodes: Sequence[Episode], rng: np.random.Generator
+) -> list[Comparison]:
+    """The pool with the proposals in it, and before all that is asked later, a fifth of the places among them drawn from the whole pool."""
+    if not proposals:
+        return pool
+    known = {frozenset(w.episode for w in one.windows): one for one in pool}
+    for ends in proposals:
+        windows = tuple(Window(e, 0, episodes[e].length) for e in ends)
+        known.setdefault(frozenset(ends), Comparison(windows, priority=float(rng.random())))
+    keys = list(known)
+    wanted = [keys.index(frozenset(ends)) for ends in proposals]
+    worth = np.zeros(len(keys))
+    worth[wanted] = np.arange(len(wanted), 0, -1)
+    picked, chances, random = order(worth, 2 * len(wanted), rng)
+    last = max((n for n, pick in enumerate(picked) if pick in set(wanted)), default=-1)
+    for place in range(last + 1):
+        key, told = keys[picked[place]], "random" if random[place] else "proposed"
+        known[key] = replace(
+            known[key], strategy=told, propensity=float(chances[place]), priority=PROPOSED + len(picked) - place
+        )
+    return list(known.values())
 
 
 def _draw(

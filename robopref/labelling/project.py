@@ -12,6 +12,7 @@ from robopref import __version__
 from robopref.data.answer_rows import Comparison
 from robopref.data.eventlog import canonical
 from robopref.data.pairs import Window
+from robopref.data.proposals import proposed
 from robopref.data.question_queue import CheckPlan
 from robopref.data.store import TrajectoryStore
 from robopref.labelers.people import Answers
@@ -39,7 +40,8 @@ class Project:
         self.store = TrajectoryStore(options.dataset)
         plan = CheckPlan(options.repeats, 14 if options.screen else 0)
         pool = questions(
-            self.store.episodes, options.mode, options.pool, options.seed, options.segment, options.clips, options.pairs or DEFAULT_TARGET
+            self.store.episodes, options.mode, options.pool, options.seed, options.segment, options.clips, options.pairs or DEFAULT_TARGET,
+            proposed(self.store),
         )  # fmt: skip
         self.target = min(options.pairs or DEFAULT_TARGET, len(pool) * options.overlap)
         self.answers = Answers(options.dataset, self.target, plan)

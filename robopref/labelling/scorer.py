@@ -17,6 +17,7 @@ from scipy.spatial.distance import cdist
 from robopref.data.answer_rows import prob_first
 from robopref.data.store import TrajectoryStore
 from robopref.labelers.people import Answers
+from robopref.labelling.pool import PROPOSED
 from robopref.labelling.posterior import Posterior
 from robopref.labelling.queries import order, scores
 from robopref.labelling.render import prepare
@@ -97,8 +98,8 @@ def rescored(dataset: str, strategy: str, seed: int) -> list[Rescored]:
     ]
     rows = answers.log.db.execute(
         "SELECT c.id, c.windows, max(s.prio) AS prio FROM slot s JOIN comparison c ON c.id = s.item WHERE s.state IN ('open', 'waiting') "
-        "AND s.only_for IS NULL AND c.mode = 'pairs' GROUP BY c.id ORDER BY c.id"
-    ).fetchall()
+        "AND s.only_for IS NULL AND c.mode = 'pairs' AND s.prio < ? GROUP BY c.id ORDER BY c.id", (PROPOSED,)
+    ).fetchall()  # fmt: skip
     asked = [([(w.episode, w.start, w.end) for w in windows], prob) for windows, prob in told if prob == prob]
     if not rows or not asked:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,19 @@ import numpy as np
 from robopref.arrays import InputError, Trajectory
 from robopref.data.picture_cache import cached
 from robopref.data.preferences import Pair, PreferenceStore, Window
+from robopref.data.proposals import mixed, proposed
 from robopref.data.store import TrajectoryStore
 from robopref.protocols import Grader, Labeler, Looking, WeighingLabeler
 
 
-def choose_pairs(seeds: list[int], count: int, rng: np.random.Generator) -> list[tuple[int, int, str]]:
-    """`count` distinct pairs of episodes: by turns two from the same reset (what differs is the behaviour) and any two.
+def choose_pairs(
+    seeds: list[int], count: int, rng: np.random.Generator, proposals: Sequence[tuple[int, int]] = ()
+) -> list[tuple[int, int, str, float]]:
+    """`count` distinct pairs of episodes: the proposals first, a fifth at random among them, then by turns two from the same reset (what
+    differs is the behaviour) and any two.
 
-    seeds: reset seed of every episode. Returns (first, second, strategy). Raises `InputError` if there are not that many pairs.
+    seeds: reset seed of every episode. Returns (first, second, strategy, probability of having been chosen; 1 where it is not known).
+    Raises `InputError` if there are not that many pairs.
     """
     possible = len(seeds) * (len(seeds) - 1) // 2
     if count > possible:
@@ -31,13 +36,14 @@ def choose_pairs(seeds: list[int], count: int, rng: np.random.Generator) -> list
     for episode, seed in enumerate(seeds):
         groups[seed].append(episode)
     shared = [group for group in groups.values() if len(group) > 1]
-    chosen: dict[frozenset[int], tuple[int, int, str]] = {}
+    start = mixed(proposals, len(seeds), count, rng)
+    chosen = {frozenset(one[:2]): one for one in start}
     tries = 0
     while len(chosen) < count:
         same = bool(shared) and len(chosen) % 2 == 0 and tries < 100 * count
         among = shared[int(rng.integers(len(shared)))] if same else range(len(seeds))
         first, second = (int(i) for i in rng.choice(among, size=2, replace=False))
-        chosen.setdefault(frozenset((first, second)), (first, second, "same_reset" if same else "random"))
+        chosen.setdefault(frozenset((first, second)), (first, second, "same_reset" if same else "random", 1.0))
         tries += 1
     return list(chosen.values())
 
@@ -63,8 +69,8 @@ def ask(
         trajectories = cached(store, labeler.cameras)
     teacher, mark = name_of(labeler, preset), identity(settings)
     rng = np.random.default_rng([seed, 77])
-    chosen = choose_pairs([t.seed for t in trajectories], count, rng)
-    first, second = [trajectories[a] for a, _, _ in chosen], [trajectories[b] for _, b, _ in chosen]
+    chosen = choose_pairs([t.seed for t in trajectories], count, rng, proposed(store))
+    first, second = [trajectories[a] for a, *_ in chosen], [trajectories[b] for _, b, *_ in chosen]
     answers = labeler.label(first, second)
     return PreferenceStore(store).append(
         _rows(trajectories, labeler, chosen, answers, teacher, f"{teacher}-{mark}-{seed}")
@@ -91,25 +97,26 @@ def grade(
     for episode, one in enumerate(trajectories):
         groups[one.seed].append(episode)
     ends = [(max(g, key=lambda i: scores[i]), min(g, key=lambda i: scores[i])) for g in groups.values()]
-    chosen = [(a, b, "best_worst") for a, b in ends if scores[a] > scores[b]]
+    chosen = [(a, b, "best_worst", 1.0) for a, b in ends if scores[a] > scores[b]]
     mark = f"{teacher}-{identity(settings)}-{seed}"
     PreferenceStore(store).append(_rows(trajectories, labeler, chosen, np.ones(len(chosen)), teacher, mark))
     return [float(score) for score in scores]
 
 
 def _rows(
-    trajectories: list[Trajectory], labeler: Labeler, chosen: list[tuple[int, int, str]], answers: np.ndarray, teacher: str, mark: str
+    trajectories: list[Trajectory], labeler: Labeler, chosen: list[tuple[int, int, str, float]], answers: np.ndarray, teacher: str, mark: str
 ) -> list[Pair]:  # fmt: skip
     """Answers about whole episodes as rows of the sidecar, each with the weight that its rater gives it."""
     weights = np.ones(len(chosen))
     if isinstance(labeler, WeighingLabeler):
-        weights = labeler.weigh([trajectories[a] for a, _, _ in chosen], [trajectories[b] for _, b, _ in chosen])
+        weights = labeler.weigh([trajectories[a] for a, *_ in chosen], [trajectories[b] for _, b, *_ in chosen])
     return [
         Pair(
             Window(a, 0, len(trajectories[a])), Window(b, 0, len(trajectories[b])), float(answer), float(weight), teacher,
             label_model=teacher, teacher=teacher, criterion=getattr(labeler, "criterion", ""),
             noise_model=getattr(labeler, "noise_model", ""), strategy=strategy, segment_policy="whole",
             same_init=trajectories[a].seed == trajectories[b].seed, uid=f"{mark}-{a}-{b}",
+            propensity=propensity,
         )
-        for (a, b, strategy), answer, weight in zip(chosen, answers, weights, strict=True)
+        for (a, b, strategy, propensity), answer, weight in zip(chosen, answers, weights, strict=True)
     ]  # fmt: skip

@@ -2,17 +2,23 @@
 
 import asyncio
 import json
+import os
+import signal
 import ssl
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 
 import pytest
 from robopref.hardware.gateway import Gateway, Rules
+from robopref.hardware.gateway import main as gateway_main
 from robopref.hardware.operator_view import OperatorView
 from robopref.hardware.periods import Tally
-from robopref.hardware.rosbridge import Mailbox, RosBridge
+from robopref.hardware.request import request_of
+from robopref.hardware.rosbridge import BridgeError, Mailbox, RosBridge
 from robopref.hardware.testing.bridge_server import BridgeServer
+from robopref.hardware.testing.processes import free_port
 from robopref.hardware.topics import Topics, driver
 
 from robopref.arrays import InputError
@@ -106,24 +112,79 @@ def test_large_frames_end_the_connection_and_many_are_dropped():
     guarded(test, rules=Rules(rate=20))
 
 
-def test_tls_is_spoken_and_its_absence_beyond_loopback_refused(tmp_path):
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
+def certificate(folder):
+    """Paths of a certificate of 127.0.0.1 that signed itself, and of its key."""
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "k"), "-out", str(folder / "c")]
+    subprocess.run(made, check=True, capture_output=True)
+    return folder / "c", folder / "k"
+
+
+def test_the_gateway_starts_from_the_command_line_and_deploy_trusts_its_certificate(tmp_path):
+    cert, key = certificate(tmp_path)
+    port = free_port()
+    words = [
+        sys.executable,
+        "-m",
+        "robopref.hardware.gateway",
+        "--cert",
+        str(cert),
+        "--key",
+        str(key),
+        "--port",
+        str(port),
     ]
-    subprocess.run(
-        [*made, "-keyout", str(tmp_path / "k"), "-out", str(tmp_path / "c")], check=True, capture_output=True
-    )
+
+    async def run():
+        async with BridgeServer() as server:
+            process = await asyncio.create_subprocess_exec(
+                *words, "--bridge", server.url, env=os.environ | {"ROBOPREF_TOKEN": TOKEN}, stdout=subprocess.PIPE
+            )
+            try:
+                line = await asyncio.wait_for(process.stdout.readline(), 60)
+                assert line.decode().startswith(f"gateway at wss://127.0.0.1:{port}"), line
+                words_of_deploy = {"bridge": f"wss://127.0.0.1:{port}", "policy": "ws://127.0.0.1:1"}
+                trusting = request_of(words_of_deploy | {"ca": str(cert)})
+                async with RosBridge(trusting.bridge, token=TOKEN, ssl=trusting.ssl) as outside:
+                    await outside.wait(20)
+                    outside.advertise(COMMAND, "std_msgs/String")
+                    outside.publish(COMMAND, {"data": "x"})
+                    outside.publish("/joint_states", {})
+                    while not outside.counters.statuses:
+                        await asyncio.sleep(0.02)
+                    assert server.published == [(COMMAND, {"data": "x"})]
+                strange = request_of(words_of_deploy)
+                async with RosBridge(strange.bridge, token=TOKEN, ssl=strange.ssl) as outside:
+                    with pytest.raises(BridgeError, match="no connection"):
+                        await outside.wait(2)
+                process.send_signal(signal.SIGTERM)
+                told = json.loads(await asyncio.wait_for(process.stdout.read(), 20))
+                assert await process.wait() == 0 and told["refused"] == 1 and told["inward"] == 2
+            finally:
+                if process.returncode is None:
+                    process.kill()
+
+    asyncio.run(asyncio.wait_for(run(), 120))
+
+
+def test_a_gateway_that_cannot_be_is_told_in_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROBOPREF_TOKEN", TOKEN)
+    for words, told in [
+        (["--cert", "c"], "both or neither"),
+        (["--cert", str(tmp_path / "no"), "--key", str(tmp_path / "no")], "wanted a certificate"),
+        (["--host", "0.0.0.0"], "without TLS"),
+        (
+            ["--host", "192.0.2.1", "--cert", *map(str, (certificate(tmp_path)[0],)), "--key", str(tmp_path / "k")],
+            "listened on",
+        ),
+    ]:
+        assert gateway_main(words) == 2 and told in capsys.readouterr().err
+    monkeypatch.delenv("ROBOPREF_TOKEN")
+    assert gateway_main([]) == 2 and "token of 0" in capsys.readouterr().err
+
+
+def test_tls_is_spoken_and_its_absence_beyond_loopback_refused(tmp_path):
+    certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(tmp_path / "c", tmp_path / "k")

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -252,6 +254,48 @@ def test_only_the_token_opens_the_door_and_health_needs_none():
         assert status == 200 and "robopref_refused_total 4" in text
 
     serving(test, token="secret")
+
+
+class SlowToWarm(Inference):
+    """Warms up only when the test lets it, in the server's own thread, as a compiled policy does for a minute."""
+
+    def __init__(self, made, name):
+        super().__init__(made, name)
+        self.go, self.warmed_at = threading.Event(), float("inf")
+
+    def warm_up(self):
+        assert self.go.wait(30)
+        super().warm_up()
+        self.warmed_at = time.monotonic()
+
+
+def test_until_it_is_warm_the_server_says_so_and_answers_nothing():
+    slow = SlowToWarm(policy(), "abc")
+
+    def health(url):
+        try:
+            with urllib.request.urlopen(url.replace("ws", "http") + "/healthz", timeout=5) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+
+    async def run():
+        async with PolicyServer(slow) as server, connect(server.url) as socket:
+            try:
+                assert unpack(await socket.recv())["action"] == A, "its clients are told at once what it serves"
+                assert await asyncio.to_thread(health, server.url) == 503 and not server.ready
+                await socket.send(ask(**{"robopref/obs_id": 7}))
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(socket.recv(), 0.5)
+                assert await asyncio.to_thread(health, server.url) == 503
+            finally:
+                slow.go.set()
+            reply = unpack(await asyncio.wait_for(socket.recv(), 30))
+            assert reply["robopref/obs_id"] == 7 and time.monotonic() >= slow.warmed_at
+            assert await asyncio.to_thread(health, server.url) == 200
+
+    asyncio.run(run())
 
 
 def test_nothing_listens_beyond_loopback_without_a_token():

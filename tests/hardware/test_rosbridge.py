@@ -26,17 +26,21 @@ def real_bridge(environments, private_network, tmp_path_factory):
         yield f"ws://127.0.0.1:{port}"
 
 
-@pytest.fixture(params=["ours", "rosbridge-server-rs"])
+def own(dialect):
+    @contextlib.asynccontextmanager
+    async def ours():
+        async with BridgeServer(dialect=dialect) as running:
+            yield running.url
+
+    ours.dialect = dialect
+    return ours
+
+
+@pytest.fixture(params=["ours", "ours-ros1", "rosbridge-server-rs"])
 def server(request):
     """A context that gives a url inside a running loop."""
-    if request.param == "ours":
-
-        @contextlib.asynccontextmanager
-        async def ours():
-            async with BridgeServer() as running:
-                yield running.url
-
-        return ours
+    if request.param.startswith("ours"):
+        return own("ros1" if request.param == "ours-ros1" else "ros2")
     url = request.getfixturevalue("real_bridge")
 
     @contextlib.asynccontextmanager
@@ -46,8 +50,9 @@ def server(request):
     return theirs
 
 
-def talk(server, test, dialect="ros2"):
-    """Run `test(first, second)` with two connected clients of one server."""
+def talk(server, test):
+    """Run `test(first, second)` with two connected clients of one server, in its dialect."""
+    dialect = getattr(server, "dialect", "ros2")
 
     async def run():
         async with server() as url, RosBridge(url, dialect) as first, RosBridge(url, dialect) as second:
@@ -178,14 +183,21 @@ def test_a_service_answers_and_an_unknown_one_fails(server):
 
 
 def test_an_action_reports_succeeds_and_can_be_cancelled(server):
+    if getattr(server, "dialect", "ros2") == "ros1":
+        pytest.skip("an action is five topics in ROS 1: the test below")
     kind = "test_msgs/Fibonacci"
+    ended = asyncio.Event()
 
     async def fibonacci(args, feedback):
         numbers = [0, 1]
-        for _ in range(args["order"] - 1):
-            numbers.append(numbers[-1] + numbers[-2])
-            feedback({"sequence": numbers})
-            await asyncio.sleep(0.02 if args["order"] < 20 else 0.5)
+        try:
+            for _ in range(args["order"] - 1):
+                numbers.append(numbers[-1] + numbers[-2])
+                feedback({"sequence": numbers})
+                await asyncio.sleep(0.02 if args["order"] < 20 else 0.5)
+        except asyncio.CancelledError:
+            ended.set()
+            raise
         return Result(SUCCEEDED, {"sequence": numbers})
 
     async def test(first, second):
@@ -202,11 +214,61 @@ def test_an_action_reports_succeeds_and_can_be_cancelled(server):
         assert result.status == SUCCEEDED and result.values["sequence"][-1] == 8 and heard
         job = asyncio.create_task(second.send_goal("/fibonacci", kind, {"order": 40}, timeout=20))
         await asyncio.sleep(0.7)
+        answers = []
+        dispatch = second._link._heard
+        second._link._heard = lambda message: (answers.append(message), dispatch(message))
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
+        await asyncio.wait_for(ended.wait(), 10)  # the provider's own task was cancelled, not just our waiting
+        for _ in range(100):
+            results = [m for m in answers if m["op"] == "action_result"]
+            if results:
+                break
+            await asyncio.sleep(0.05)
+        assert [m["status"] for m in results] == [CANCELED], "and its end is told as cancelled, whatever `result` says"
 
     talk(server, test)
+
+
+def test_times_are_spelled_as_the_server_wants_them_and_read_as_here(server):
+    async def test(first, second):
+        box = Mailbox()
+        first.advertise("/timed", "trajectory_msgs/JointTrajectory")
+        second.subscribe("/timed", "trajectory_msgs/JointTrajectory", box)
+        stamp, duration = {"sec": 12, "nanosec": 5}, {"sec": 1, "nanosec": 500}
+        point = {"positions": [0.5], "time_from_start": duration}
+        told = {"header": {"stamp": stamp, "frame_id": "x"}, "joint_names": ["a"], "points": [point]}
+        heard = await delivered(first, "/timed", told, box)
+        assert heard["header"]["stamp"] == stamp and heard["points"][0]["time_from_start"] == duration
+        assert told["points"][0]["time_from_start"] == {"sec": 1, "nanosec": 500}, "the sender's message stays as it is"
+
+    talk(server, test)
+
+
+def test_a_ros1_server_loses_times_in_the_other_spelling():
+    """Why they are converted: what such a server makes of a command from a client that speaks ROS 2 is refused."""
+
+    async def run():
+        async with (
+            BridgeServer(dialect="ros1") as server,
+            RosBridge(server.url) as wrong,
+            RosBridge(server.url, "ros1") as right,
+        ):
+            await wrong.wait()
+            await right.wait()
+            box, kind = Mailbox(), "trajectory_msgs/JointTrajectory"
+            right.subscribe("/c", kind, box)
+            right.advertise("/c", kind)
+            sent = wire.message(wire.Command(1, 1, 1.0, 1.0, target=np.zeros(7), duration=1 / 15))
+            for client, fault in ((wrong, wire.Reason.DAMAGED), (right, wire.Reason.NONE)):
+                came = await delivered(client, "/c", sent, box)
+                assert wire.read(came["header"]["frame_id"], came["joint_names"], came["points"]).fault == fault
+            wrong.advertise("/d", kind)
+            await asyncio.sleep(0.2)
+            assert any("no type" in text for text in wrong.counters.statuses), "it knows pkg/Name only"
+
+    asyncio.run(run())
 
 
 def test_ros1_actions_are_five_topics():
@@ -231,12 +293,7 @@ def test_ros1_actions_are_five_topics():
         assert (await job).status == ABORTED
         assert first.spelled("sensor_msgs/msg/JointState") == "sensor_msgs/JointState"
 
-    @contextlib.asynccontextmanager
-    async def ours():
-        async with BridgeServer() as running:
-            yield running.url
-
-    talk(ours, test, "ros1")
+    talk(own("ros1"), test)
 
 
 def test_nan_never_leaves_and_a_bad_publish_never_kills(server):
