@@ -77,7 +77,7 @@ def request_of(options: Mapping[str, str]) -> Request:
         )
     return Request(
         options["bridge"], options["policy"], Path(options.get("out", "runs/deploy")), options.get("hash", ""),
-        number("hz", options.get("hz", "15"), least=1.0), chosen("mode", options.get("mode", "real_time"), modes),  # type: ignore[arg-type]
+        number("hz", options.get("hz", "15"), least=1.0), chosen("mode", options.get("mode", "real_time"), modes),
         shown(options), place("goal", options["goal"]) if "goal" in options else None,
         tuple(place("objects", one) for one in options.get("objects", "").split(",") if one),
         driver, _dialect(options, driver), context(options["bridge"], options.get("ca")), options.get("sentence", ""),
@@ -120,7 +120,7 @@ def _dialect(options: Mapping[str, str], driver: Driver | None) -> Dialect:
     named = chosen("dialect", options.get("dialect", driver.dialect if driver else "ros2"), dialects)
     if driver is not None and named != driver.dialect:
         raise InputError(f"driver={options['driver']}: got dialect={named}, wanted {driver.dialect}, which it speaks.")
-    return named  # type: ignore[return-value]
+    return named
 
 
 def _value(word: str) -> Any:

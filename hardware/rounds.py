@@ -29,6 +29,7 @@ from .periods import AgentSettings
 from .recorder import assemble
 from .request import Request
 from .rosbridge import RosBridge
+from .scene import place
 from .session import Session, session, stopped
 from .testing import processes
 from .testing.chain import Chain
@@ -64,6 +65,9 @@ class Arm:
     hz: float = 15.0
     mode: Mode = "real_time"
     robot: View = field(default_factory=Reach)
+    goal: str | None = None
+    objects: Sequence[str] = ()
+    """/TOPIC or X:Y:Z of what a real arm cannot measure; the simulated arm's objects lie where the view says."""
     speed: float = 0.3
     """Share of the arm's velocity limits that the guard of the simulated arm allows; a real one's node has its own."""
     pictures: float = 5.0
@@ -95,9 +99,13 @@ class Arm:
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as page, self._chain(policy.resolve(), folder) as served:
+            objects = [place("objects", one) for one in self.objects] or (
+                self.robot.resting() if not self.bridge else []
+            )
             request = Request(
                 served.bridge, served.policy, folder, fingerprint(policy), self.hz, self.mode, self.robot,
-                objects=tuple(self.robot.resting()),
+                goal=None if self.goal is None else place("goal", self.goal),
+                objects=tuple(objects),
             )  # fmt: skip
             report = asyncio.run(self._play(request, seeds, page))
             report |= served.told()

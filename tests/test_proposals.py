@@ -1,6 +1,7 @@
 """Pairs that a recording proposes: asked first, a fifth at random among them, each with the probability of having been chosen."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def store(tmp_path):
         for seed in range(12):
             observation, action = (rng.normal(size=(12, k)).clip(-1, 1).astype(np.float32) for k in (3, 2))
             reward = rng.random(12).astype(np.float32)
-            writer.add(Trajectory(observation, action, reward, np.arange(12) > seed, "point-mass", seed))
+            one = Trajectory(observation, action, reward, np.arange(12) > seed, "point-mass", seed)
+            writer.add(replace(one, images={"side": np.full((12, 32, 32, 3), 20 * seed, np.uint8)}))
     propose(tmp_path / "store", [{"first": a, "second": b, "distance": 0.1} for a, b in PAIRS])
     return TrajectoryStore(tmp_path / "store")
 

@@ -19,7 +19,7 @@ from typing import Any
 from robopref.arrays import InputError
 from robopref.checkpoint import fingerprint
 
-from ..request import request_of
+from ..request import request_of, shown
 from ..rosbridge import RosBridge
 from ..session import Session, finish, reaches, running, session, stopped
 from .chain import Chain
@@ -33,6 +33,8 @@ STOP, PATIENCE = 5.0, 300.0
 
 def demo(options: dict[str, str]) -> int:
     """Run the demonstration; 0 when every fault ended in a stop and was recovered from, no limit was broken and episodes were recorded."""
+    if shown(options).space.limits.name != "fr3":
+        raise InputError(f"deploy --demo: got arm={options.get('arm')}, wanted fr3: the simulated arm is one.")
     out = Path(options.get("out", "runs/deploy-demo")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = Path(options["checkpoint"]).resolve() if "checkpoint" in options else _aligned(out)

@@ -18,7 +18,6 @@ from robopref.hardware.periods import Tally
 from robopref.hardware.request import request_of
 from robopref.hardware.rosbridge import BridgeError, Mailbox, RosBridge
 from robopref.hardware.testing.bridge_server import BridgeServer
-from robopref.hardware.testing.processes import free_port
 from robopref.hardware.topics import Topics, driver
 
 from robopref.arrays import InputError
@@ -122,31 +121,25 @@ def certificate(folder):
 
 def test_the_gateway_starts_from_the_command_line_and_deploy_trusts_its_certificate(tmp_path):
     cert, key = certificate(tmp_path)
-    port = free_port()
-    words = [
-        sys.executable,
-        "-m",
-        "robopref.hardware.gateway",
-        "--cert",
-        str(cert),
-        "--key",
-        str(key),
-        "--port",
-        str(port),
-    ]
+    words = [sys.executable, "-m", "robopref.hardware.gateway", "--cert", str(cert), "--key", str(key), "--port", "0"]
 
     async def run():
         async with BridgeServer() as server:
             process = await asyncio.create_subprocess_exec(
-                *words, "--bridge", server.url, env=os.environ | {"ROBOPREF_TOKEN": TOKEN}, stdout=subprocess.PIPE
+                *words,
+                "--bridge",
+                server.url,
+                env=os.environ | {"ROBOPREF_TOKEN": TOKEN},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
             try:
-                line = await asyncio.wait_for(process.stdout.readline(), 60)
-                assert line.decode().startswith(f"gateway at wss://127.0.0.1:{port}"), line
-                words_of_deploy = {"bridge": f"wss://127.0.0.1:{port}", "policy": "ws://127.0.0.1:1"}
+                line = (await asyncio.wait_for(process.stdout.readline(), 100)).decode()
+                assert line.startswith("gateway at wss://127.0.0.1:"), (line, await process.stderr.read())
+                words_of_deploy = {"bridge": line.split()[2].rstrip(","), "policy": "ws://127.0.0.1:1"}
                 trusting = request_of(words_of_deploy | {"ca": str(cert)})
                 async with RosBridge(trusting.bridge, token=TOKEN, ssl=trusting.ssl) as outside:
-                    await outside.wait(20)
+                    await outside.wait(60)
                     outside.advertise(COMMAND, "std_msgs/String")
                     outside.publish(COMMAND, {"data": "x"})
                     outside.publish("/joint_states", {})
@@ -163,8 +156,9 @@ def test_the_gateway_starts_from_the_command_line_and_deploy_trusts_its_certific
             finally:
                 if process.returncode is None:
                     process.kill()
+                    await process.wait()
 
-    asyncio.run(asyncio.wait_for(run(), 120))
+    asyncio.run(asyncio.wait_for(run(), 300))
 
 
 def test_a_gateway_that_cannot_be_is_told_in_a_sentence(tmp_path, monkeypatch, capsys):
