@@ -118,7 +118,7 @@ def test_an_action_means_on_the_arm_what_it_means_in_metaworld():
             target, _ = view.space.target(action, q, 1 / 15)
             moved = view._seen(kinematics.grasp_point(target)[:3, 3]) - view._seen(kinematics.grasp_point(q)[:3, 3])
             wanted = env._sim.action_scale * repeat * action[:3]
-            np.testing.assert_allclose(moved, wanted, atol=0.06 * view.space.scale, err_msg="one linear step")
+            np.testing.assert_allclose(moved, wanted, atol=0.1 * view.space.scale, err_msg="one linear step")
         assert view.space.target(np.array([0, 0, 0, 1.0]), q, 1 / 15)[1] == 0.0, "1 closes"
         assert view.space.target(np.array([0, 0, 0, -1.0]), q, 1 / 15)[1] == pytest.approx(0.08)
 
