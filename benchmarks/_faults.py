@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ import torch
 
 from robopref.arrays import Trajectory
 from robopref.checkpoint import load
+from robopref.data.content import behaviour_hash
 from robopref.data.windows import chunk_table
 from robopref.policies.diffusion import Diffusion
 from robopref.protocols import Labeler
 
-SEEDS = 20
-"""Seeds of the full run."""
+FIRST, SEEDS = 6, 20
+"""First seed of a run, and how many the full one has: on seeds before the first the reward was chosen."""
 STEPS = 200
 """Gradient steps of the round."""
 SECOND = "second"
@@ -49,8 +51,41 @@ class Misfiled:
 
 
 @dataclass(frozen=True)
+class NeverEqual:
+    """A rater who always takes a side: where the other one says equal, a coin does."""
+
+    labeler: Labeler
+
+    def label(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
+        """prob_first (N,), nowhere 0.5."""
+        found = self.labeler.label(first, second)
+        return np.where(found == 0.5, _coins(first, second, "side") < 0.5, found)
+
+
+@dataclass(frozen=True)
+class Blurred:
+    """A rater of whose answers a share changes its kind: a side becomes equal, equal becomes a side by a coin."""
+
+    labeler: Labeler
+    share: float = 0.3
+
+    def label(self, first: Sequence[Trajectory], second: Sequence[Trajectory]) -> np.ndarray:
+        """prob_first (N,)."""
+        found = self.labeler.label(first, second)
+        side = np.where(_coins(first, second, "side") < 0.5, 1.0, 0.0)
+        return np.where(_coins(first, second, "kind") < self.share, np.where(found == 0.5, side, 0.5), found)
+
+
+def _coins(first: Sequence[Trajectory], second: Sequence[Trajectory], what: str) -> np.ndarray:
+    """Uniform numbers (N,) that belong to the pairs: neither order nor company of the questions moves them."""
+    texts = [f"{what} {behaviour_hash(a)} {behaviour_hash(b)}" for a, b in zip(first, second, strict=True)]
+    words = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
+    return np.array([int.from_bytes(word, "little") / 2**64 for word in words])
+
+
+@dataclass(frozen=True)
 class Fault:
-    """What goes wrong, the rater it has (`Swapped` or `Misfiled`, by name), settings, and what it does while a round runs.
+    """What goes wrong, the rater it has (a class of this file, by name), settings, and what it does while a round runs.
 
     inject: folder of the seed (with `SECOND` in it) -> context in which the round runs.
     """
@@ -155,6 +190,17 @@ STRESSES = {
     "flipped_30_network": Fault(
         "30% of the answers are turned round, reward=partial_return",
         overrides=("+labeler.noise={mistake: 0.3}", "reward=partial_return"),
+    ),
+    "never_equal": Fault("the rater never says equal, a coin decides", rater="NeverEqual"),
+    "never_equal_flipped_30": Fault(
+        "the same, and 30% of all other answers are turned round",
+        rater="NeverEqual",
+        overrides=("+labeler.noise={mistake: 0.3}",),
+    ),
+    "blurred_flipped_30": Fault(
+        "30% are turned round, and 30% change between a side and equal",
+        rater="Blurred",
+        overrides=("+labeler.noise={mistake: 0.3}",),
     ),
     "network": Fault("nothing, reward=partial_return", overrides=("reward=partial_return",)),
     "steps_x10": Fault("ten times the steps", overrides=(f"align.steps={10 * STEPS}",)),

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from episodes import episode
 from robopref.benchmarks import _faults, faults, faults_table
 from robopref.benchmarks.table import document
 
@@ -61,6 +62,22 @@ def test_raters_turn_answers_round_or_put_them_elsewhere():
 
     assert _faults.Swapped(Rater()).label([], []).tolist() == [0.0, 1.0, 0.5, 0.0]
     assert _faults.Misfiled(Rater()).label([], []).tolist() == [1.0, 1.0, 0.0, 0.5]
+
+
+def test_who_never_says_equal_takes_a_side_and_ties_can_be_blurred():
+    class Rater:
+        def label(self, first, second):
+            return np.resize([1.0, 0.0, 0.5, 0.5], len(first))
+
+    seen = [episode(seed) for seed in range(400)]
+    found, others = Rater().label(seen, seen), seen[::-1]
+    sided = _faults.NeverEqual(Rater()).label(seen, others)
+    assert set(sided) == {0.0, 1.0} and (sided == found)[found != 0.5].all()
+    assert 0.4 < sided[found == 0.5].mean() < 0.6
+    blurred = _faults.Blurred(Rater()).label(seen, others)
+    assert 0.24 < (blurred != found).mean() < 0.36 and (blurred[(blurred != found) & (found != 0.5)] == 0.5).all()
+    again = _faults.Blurred(Rater()).label(seen[4:], others[4:])
+    assert (again == blurred[4:]).all(), "an answer belongs to its pair"
 
 
 def cells(stays, candidate, said=""):
