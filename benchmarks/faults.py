@@ -87,7 +87,7 @@ def _measure(fault: Fault, seed: int, place: Path, work: Path) -> dict[str, Any]
     elif made["choice"]["chosen"] == BASE:
         found |= {
             "caught_by": "choice",
-            "said": f"by the learned reward the base is best: {made['choice']['predicted']}",
+            "said": made["choice"]["doubt"] or f"by the learned reward the base is best: {made['choice']['predicted']}",
         }
     elif guard["stopped"]:
         found |= {"caught_by": "guard", "said": guard["stopped"]}

@@ -61,7 +61,8 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
     choice = {}
     if config["choose"]["resets"]:
         sure = any(one["sure"] for one in record)
-        choice = choose(config, accepted, None if sure else base, place / "align" / "reward", folder / "chosen")
+        rest = None if sure else base
+        choice = choose(config, accepted, rest, place / "align" / "reward", folder / "chosen", stores)
         policy = folder / "chosen" / "policy"
     return {"policy": str(policy), "guard": record, "choice": choice, "stores": [str(s) for s in stores]}
 

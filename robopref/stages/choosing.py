@@ -3,12 +3,13 @@
 Which weights a training ends with moves success by more than its settings do, and the reward model tells good rollouts from bad ones
 far better than the policy step learns from it. So every accepted round is a candidate, and so are averages of their weights; inside a
 long training so are its weights after every `choose.every` steps. The base is one too, unless a gate was sure that success held: what
-fifty resets cannot see, free rollouts may.
+fifty resets cannot see, free rollouts may. A reward is as good as its answers, though: where no gate was sure and answers do not
+foresee each other (`stages.trust`), the base stays whatever the reward says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from robopref.checkpoint import load, save
 from robopref.networks.averaging import averaged
 from robopref.policies.realigned import Realigned
 from robopref.stages.environments import act
+from robopref.stages.evidence import read_rounds
 from robopref.stages.origin import provenance
 from robopref.stages.reward import predicted_returns
+from robopref.stages.trust import foreseen
 from robopref.stages.units import unit
 
 Config = dict[str, Any]
@@ -43,23 +46,41 @@ def plain(policy: Any) -> Any:
     return policy.trained() if isinstance(policy, Realigned) else policy
 
 
-def choose(config: Config, policies: list[Path], base: Path | None, reward: Path, place: Path) -> dict[str, Any]:
+def choose(
+    config: Config, policies: list[Path], base: Path | None, reward: Path, place: Path, stores: Sequence[Path] = ()
+) -> dict[str, Any]:  # fmt: skip
     """Roll out every candidate on the same free resets, keep the one of the highest mean predicted return in `place`/policy.
 
-    base: the policy that the rounds began with, where it may still be the best. Returns {"chosen": name, "predicted": {name: mean
-    predicted return in logits}}.
+    base: the policy that the rounds began with, where it may still be the best; it stays where the answers in `stores` do not foresee
+    each other. Returns {"chosen": name, "predicted": {name: mean predicted return in logits}, "left_out": what `foreseen` found, empty
+    where it was not asked, "doubt": why the base stays in spite of the reward, or ""}.
     """
 
     def make(partial: Path) -> dict[str, Any]:
         named, model = candidates(policies, base), load(reward)
         predicted = {name: predicted_success(config, policy, model) for name, policy in named.items()}
-        chosen = best(predicted)
+        told = _left_out(config, stores) if base and policies and stores else {}
+        doubtful = bool(told) and told["p_value"] > config["gate"]["error"]
+        chosen = BASE if doubtful else best(predicted)
         last = policies[-1] if policies else base
         assert last is not None  # without an accepted round no gate was sure
         save(named[chosen], partial / "policy", provenance(config, [], last, chosen=chosen))
-        return {"chosen": chosen, "predicted": {name: round(value, 4) for name, value in predicted.items()}}
+        rounded = {name: round(value, 4) for name, value in predicted.items()}
+        return {"chosen": chosen, "predicted": rounded, "left_out": told, "doubt": _doubt(told) if doubtful else ""}
 
     return unit(place, make)
+
+
+def _left_out(config: Config, stores: Sequence[Path]) -> dict[str, Any]:
+    trajectories, answers, _ = read_rounds(list(stores))
+    return foreseen(config["reward"], trajectories, answers, config["reward_fit"], config["seed"])
+
+
+def _doubt(told: Mapping[str, Any]) -> str:
+    return (
+        f"A reward foresees {told['right']} of {told['of']} answers that it has not seen, as a coin might, and no gate was sure that "
+        "success held: the base stays. Look at the answers, or ask more."
+    )
 
 
 def keep_best(policy: nn.Module, marks: Mapping[int, State], judge: Callable[[], float]) -> dict[str, float]:

@@ -54,8 +54,7 @@ def run(config: Config, out: Path, command: str) -> None:
         check_fit(load(config["checkpoint"]).spec, env)
     for labeler in (config["labeler"], *config["objectives"]["others"]):
         if labeler["_target_"].endswith(".Stages"):  # costs without stages would be noticed after the rollouts
-            spec = labeler.get("spec")
-            _ = read(spec) if spec else ready_spec(config["task"])
+            _ = read(labeler["spec"]) if labeler.get("spec") else ready_spec(config["task"])
     with locked(out):
         _run(config, out, command)
 
@@ -168,7 +167,7 @@ def measure(config: Config, out: Path, command: str) -> None:
         "labeler": name_of(instantiate(config["labeler"]), config["labeler_name"]),
         "policies": policies, "tests": tests, "base_level": base["level"], "base_search": _timeless(base["search"]),
         "guard": _timeless(arms["guard"]), "choice": arms.get("choice", {}), "arm": how_it_went(out),
-        "notes": notes(config, policies, tests, base["search"]), "seconds": seconds(out), "command": command,
+        "notes": notes(config, policies, tests, base["search"], arms.get("choice", {}).get("doubt", "")), "seconds": seconds(out), "command": command,
     }  # fmt: skip
     write_log(out)
     write_json(out / "metrics.json", metrics)
@@ -180,10 +179,10 @@ def _timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def notes(
-    config: Config, policies: dict[str, Any], tests: list[dict[str, Any]], search: list[dict[str, Any]]
+    config: Config, policies: dict[str, Any], tests: list[dict[str, Any]], search: list[dict[str, Any]], doubt: str = ""
 ) -> list[str]:
     """What a reader must know first."""
-    said = [PLAYED] if is_on_arm(config) else []
+    said = [*([PLAYED] if is_on_arm(config) else []), *([doubt] if doubt else [])]
     if config["rank_by"] == "scores":
         said.append(
             "The labeler scored every rollout (one label each); a score may look at success, which people would have to say."
