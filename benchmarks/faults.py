@@ -66,7 +66,7 @@ def cell(name: str, seed: int, out: Path) -> dict[str, Any]:
     """One fault at one seed, measured once and kept in `out`/seedS/NAME.
 
     caught_by: door (an error), gate (rolled back), choice (the base was chosen), guard (stopped, then accepted) or nothing; said: its words. base, candidate, stays:
-    success per fresh reset (the candidate's is missing where an error came first).
+    success per fresh reset (the candidate's is missing where an error came first). gate, choice: what these two saw.
     """
     fault = (FAULTS | STRESSES)[name]
     return unit(out / f"seed{seed}" / name, lambda partial: _measure(fault, seed, out / f"seed{seed}", partial / "run"))
@@ -91,6 +91,7 @@ def _measure(fault: Fault, seed: int, place: Path, work: Path) -> dict[str, Any]
         }
     elif guard["stopped"]:
         found |= {"caught_by": "guard", "said": guard["stopped"]}
+    found |= {"gate": {key: guard[key] for key in ("sure", "difference", "episodes")}, "choice": made["choice"]}
     found["candidate"] = _success(config, candidate)
     alike = {fingerprint(base): known, fingerprint(candidate): found["candidate"]}
     found["stays"] = alike.get(fingerprint(stays)) or _success(config, stays)

@@ -54,8 +54,13 @@ def test_where_nothing_was_decided_nothing_is_foreseen(seen):
     assert foreseen(REWARD, made, ties, FIT, 0) == {"right": 0, "of": 0, "p_value": 1.0}
 
 
-@pytest.mark.parametrize(("p_value", "chosen"), [(0.01, "round-0"), (0.2, "base")])
-def test_the_base_stays_where_answers_do_not_foresee_each_other(tmp_path, monkeypatch, p_value, chosen):
+@pytest.mark.parametrize(
+    ("p_value", "gained", "chosen", "why"),
+    [(0.01, True, "round-0", ""), (0.2, True, "base", "3 of 5 answers"), (0.01, False, "base", "none saw a gain")],
+)
+def test_the_base_stays_where_no_gate_saw_a_gain_or_answers_do_not_foresee_each_other(
+    tmp_path, monkeypatch, p_value, gained, chosen, why
+):
     folders = [
         save(Diffusion(Dims(6, 2), width=8, depth=1, diffusion_steps=10), tmp_path / name) for name in ("base", "new")
     ]
@@ -64,5 +69,5 @@ def test_the_base_stays_where_answers_do_not_foresee_each_other(tmp_path, monkey
     monkeypatch.setattr(choosing, "predicted_success", lambda config, policy, model: next(values))
     monkeypatch.setattr(choosing, "_left_out", lambda config, stores: {"right": 3, "of": 5, "p_value": p_value})
     reward = folders[0]  # any folder that can be read
-    found = choosing.choose(config, folders[1:], folders[0], reward, tmp_path / "chosen", [tmp_path])
-    assert found["chosen"] == chosen and ("3 of 5 answers" in found["doubt"]) == (chosen == "base")
+    found = choosing.choose(config, folders[1:], folders[0], reward, tmp_path / "chosen", [tmp_path], gained)
+    assert found["chosen"] == chosen and why in found["doubt"] and bool(found["doubt"]) == (chosen == "base")

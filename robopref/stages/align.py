@@ -61,8 +61,9 @@ def rounds_of(config: Config, run: Path, arm: str, base: Path, preference: float
     choice = {}
     if config["choose"]["resets"]:
         sure = any(one["sure"] for one in record)
+        gained = any(one["accepted"] and one["difference"] > 0 for one in record)
         rest = None if sure else base
-        choice = choose(config, accepted, rest, place / "align" / "reward", folder / "chosen", stores)
+        choice = choose(config, accepted, rest, place / "align" / "reward", folder / "chosen", stores, gained)
         policy = folder / "chosen" / "policy"
     return {"policy": str(policy), "guard": record, "choice": choice, "stores": [str(s) for s in stores]}
 

@@ -3,8 +3,9 @@
 Which weights a training ends with moves success by more than its settings do, and the reward model tells good rollouts from bad ones
 far better than the policy step learns from it. So every accepted round is a candidate, and so are averages of their weights; inside a
 long training so are its weights after every `choose.every` steps. The base is one too, unless a gate was sure that success held: what
-fifty resets cannot see, free rollouts may. A reward is as good as its answers, though: where no gate was sure and answers do not
-foresee each other (`stages.trust`), the base stays whatever the reward says.
+fifty resets cannot see, free rollouts may. A reward is as good as its answers, though, and answers that are all turned round agree with
+each other: where no gate was sure, the base stays whatever the reward says if no gate saw a gain either, or if answers do not foresee
+each other (`stages.trust`).
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ def plain(policy: Any) -> Any:
 
 
 def choose(
-    config: Config, policies: list[Path], base: Path | None, reward: Path, place: Path, stores: Sequence[Path] = ()
+    config: Config, policies: list[Path], base: Path | None, reward: Path, place: Path, stores: Sequence[Path] = (),
+    gained: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Roll out every candidate on the same free resets, keep the one of the highest mean predicted return in `place`/policy.
 
-    base: the policy that the rounds began with, where it may still be the best; it stays where the answers in `stores` do not foresee
-    each other. Returns {"chosen": name, "predicted": {name: mean predicted return in logits}, "left_out": what `foreseen` found, empty
+    base: the policy that the rounds began with, where it may still be the best; it stays where no gate saw a gain (`gained`) or the answers
+    in `stores` do not foresee each other. Returns {"chosen": name, "predicted": {name: mean predicted return in logits}, "left_out": what `foreseen` found, empty
     where it was not asked, "doubt": why the base stays in spite of the reward, or ""}.
     """
 
@@ -60,13 +62,13 @@ def choose(
         named, model = candidates(policies, base), load(reward)
         predicted = {name: predicted_success(config, policy, model) for name, policy in named.items()}
         told = _left_out(config, stores) if base and policies and stores else {}
-        doubtful = bool(told) and told["p_value"] > config["gate"]["error"]
-        chosen = BASE if doubtful else best(predicted)
+        doubt = _doubt(told, gained, config["gate"]["error"]) if base and policies else ""
+        chosen = BASE if doubt else best(predicted)
         last = policies[-1] if policies else base
         assert last is not None  # without an accepted round no gate was sure
         save(named[chosen], partial / "policy", provenance(config, [], last, chosen=chosen))
         rounded = {name: round(value, 4) for name, value in predicted.items()}
-        return {"chosen": chosen, "predicted": rounded, "left_out": told, "doubt": _doubt(told) if doubtful else ""}
+        return {"chosen": chosen, "predicted": rounded, "left_out": told, "doubt": doubt}
 
     return unit(place, make)
 
@@ -76,11 +78,18 @@ def _left_out(config: Config, stores: Sequence[Path]) -> dict[str, Any]:
     return foreseen(config["reward"], trajectories, answers, config["reward_fit"], config["seed"])
 
 
-def _doubt(told: Mapping[str, Any]) -> str:
-    return (
-        f"A reward foresees {told['right']} of {told['of']} answers that it has not seen, as a coin might, and no gate was sure that "
-        "success held: the base stays. Look at the answers, or ask more."
-    )
+def _doubt(told: Mapping[str, Any], gained: bool, error: float) -> str:
+    """Why the base stays where no gate was sure, or nothing."""
+    if not gained:
+        return (
+            "No gate was sure that success held, and none saw a gain: the base stays. Ask more, or judge more episodes."
+        )
+    if told and told["p_value"] > error:
+        return (
+            f"A reward foresees {told['right']} of {told['of']} answers that it has not seen, as a coin might, and no gate was sure that "
+            "success held: the base stays. Look at the answers, or ask more."
+        )
+    return ""
 
 
 def keep_best(policy: nn.Module, marks: Mapping[int, State], judge: Callable[[], float]) -> dict[str, float]:

@@ -27,11 +27,11 @@ def foreseen(
     reward, fit: the configuration of the reward learner and of its training. Returns {right, of, p_value}: how many directions were
     foreseen, of how many, and the chance of a coin to do as well (exact binomial test, one-sided); p_value is 1 where nothing was decided.
     """
-    part = np.random.default_rng([seed, 8]).permutation(len(answers)) % FOLDS
+    part = (np.random.default_rng([seed, 8]).permutation(len(answers)) % FOLDS).tolist()
     right, count = 0, 0
     for fold in range(FOLDS):
-        kept = [answers[i] for i in np.flatnonzero(part != fold)]
-        left = [answers[i] for i in np.flatnonzero(part == fold) if answers[i].prob_first != 0.5]
+        kept = [one for one, at in zip(answers, part, strict=True) if at != fold]
+        left = [one for one, at in zip(answers, part, strict=True) if at == fold and one.prob_first != 0.5]
         if not left or not any(one.weight > 0 for one in kept):
             continue
         model, _ = fit_reward(reward, trajectories, kept, seed=seed, **fit)
