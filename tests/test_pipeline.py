@@ -36,7 +36,9 @@ def test_a_run_leaves_metrics_for_every_policy(finished):
         assert 0 <= one["ci95"][0] <= one["success_rate"] <= one["ci95"][1] <= 1
     assert {(t["a"], t["b"]) for t in metrics["tests"]} >= {("aligned", "base"), ("aligned", "aligned_no_pairs")}
     choice = metrics["choice"]
-    assert choice["predicted"][choice["chosen"]] == max(choice["predicted"].values())
+    best = max(choice["predicted"].values())
+    assert choice["chosen"] == "base" if choice["doubt"] else choice["predicted"][choice["chosen"]] == best
+    assert (choice["doubt"] in metrics["notes"]) == bool(choice["doubt"])
     outcomes = json.loads((finished / "evaluation" / "outcomes.json").read_text())
     assert sum(outcomes["success"]["aligned"]) / 16 == metrics["policies"]["aligned"]["success_rate"]
 
