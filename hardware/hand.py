@@ -9,6 +9,8 @@ _APART = 2e-3
 """Metres from the last order at which the hand is moved again."""
 _PERIOD = 0.1
 """Seconds between two looks at the width."""
+_LATE = 1.0
+"""Seconds without an answer after which the last width is none any more."""
 
 
 class Gripping(Protocol):
@@ -55,6 +57,7 @@ class Hand:
                 self._looked, self._looking = now, self._threads.submit(self._backend.width)
             return False
         if not self._looking.done():
+            self.width = self.width if now - self._looked < _LATE else None
             return False
         failed, before = self._looking.exception() is not None, self._looking
         self._looking = self._over(self._looking)

@@ -94,11 +94,8 @@ class RosTransport:
             self._status.publish(self._string(data=json.dumps(status)))
 
 
-def main(words: list[str] | None = None) -> None:
-    """Run the node until SIGINT or SIGTERM."""
-    import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-
+def configured(words: list[str] | None = None) -> tuple[argparse.Namespace, Guard]:
+    """What the command line says, and the guard that it asks for; ends the program with a sentence where it makes no sense."""
     parser = argparse.ArgumentParser(description="arm node: guard and 1 kHz loop of one Franka arm")
     parser.add_argument("--address", required=True, help="address of the arm's control box, or of the simulator")
     parser.add_argument("--arm", choices=sorted(ARMS), default="fr3")
@@ -119,6 +116,15 @@ def main(words: list[str] | None = None) -> None:
         guard = Guard(ARMS[given.arm], Settings(speed=given.speed, deadman=given.deadman), workspace)
     except InputError as error:
         parser.error(str(error))
+    return given, guard
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+    given, guard = configured(words)
     latch = Latch(given.stop_file or place(given.address))
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     ros = rclpy.create_node("robopref_arm")
@@ -137,7 +143,8 @@ def main(words: list[str] | None = None) -> None:
     thread = threading.Thread(target=spin, daemon=True)
     thread.start()
     print(
-        f"arm node: {given.arm} at {given.address}, started at {time.monotonic():.3f}; {workspace.told()}", flush=True
+        f"arm node: {given.arm} at {given.address}, started at {time.monotonic():.3f}; {guard.workspace.told()}",
+        flush=True,
     )
     if latch.held:
         print("stopped before this start: an operator must clear the stop", flush=True)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from robopref.hardware.ros_node import configured
 from robopref.hardware.testing.bench import HOME
 from robopref.hardware.workspace import Workspace
 from robopref.hardware.workspace_file import EXAMPLE, read_workspace
@@ -64,3 +65,15 @@ def test_a_file_that_is_wrong_is_refused_with_a_sentence(tmp_path, name):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         read_workspace(tmp_path / "nowhere.yaml")
+
+
+def test_the_arm_node_keeps_what_the_file_says(tmp_path, capsys):
+    path = written(tmp_path, EXAMPLE)
+    given, guard = configured(["--address", "here", "--workspace", str(path), "--deadman"])
+    assert guard.settings.deadman and given.address == "here"
+    np.testing.assert_array_equal(guard.workspace.planes, read_workspace(path).planes)
+    assert guard.workspace.low == read_workspace(path).low
+    assert configured(["--address", "here"])[1].workspace.low == Workspace().low
+    with pytest.raises(SystemExit):
+        configured(["--address", "here", "--workspace", str(written(tmp_path, "box: 3\nhalf_spaces: []"))])
+    assert "box: got 3" in capsys.readouterr().err
