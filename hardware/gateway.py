@@ -138,15 +138,16 @@ class Gateway:
                 try:
                     message = decoder.decode(frame)
                     refusal = self.rules.refusal(message) if message is not None else "fragments are not allowed"
-                except FrameError as error:
-                    message, refusal = None, str(error)
-                if refusal or message is None:
+                    # Written anew: what was checked is what passes.
+                    passing = "" if refusal or message is None else encode(message)
+                except FrameError as error:  # also CBOR of what JSON does not have
+                    passing, refusal = "", str(error)
+                if not passing:
                     self.passed.refused += 1
                     self.passed.reasons = [*self.passed.reasons[-19:], refusal]
                     await socket.send(encode({"op": "status", "level": "error", "msg": refusal}))
                     continue
-                # Written anew: what was checked is what passes.
-                await inner.send(encode(message))
+                await inner.send(passing)
                 self.passed.inward += 1
         except ConnectionClosedError as error:
             self.passed.oversized += error.sent is not None and error.sent.code == 1009

@@ -104,6 +104,8 @@ def _frame(rng: random.Random, message: Any) -> str | bytes:
     import cbor2
 
     if rng.random() < 0.2:
+        if rng.random() < 0.5 and isinstance(message, dict):  # what CBOR carries and JSON does not
+            message[rng.choice(_FIELDS)] = rng.choice((b"bytes", {3: 4}, cbor2.CBORTag(86, bytes(16)), float("nan")))
         return _torn(rng, cbor2.dumps(cbor2.CBORTag(rng.randrange(110), message) if rng.random() < 0.3 else message))
     text = json.dumps(message)
     return text if rng.random() < 0.6 else _torn(rng, text.encode()).decode("utf-8", errors="replace")
