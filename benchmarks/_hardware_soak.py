@@ -50,6 +50,7 @@ def soak(seconds: float, every: float = 60.0) -> dict[str, Any]:
 
 
 async def _soak(chain: Any, seconds: float, every: float, folder: Path) -> dict[str, Any]:
+    from robopref.hardware.request import request_of
     from robopref.hardware.session import reaches, running, session
 
     from ._hardware_memory import Memory
@@ -57,7 +58,7 @@ async def _soak(chain: Any, seconds: float, every: float, folder: Path) -> dict[
     options = {"bridge": chain.bridge_url, "policy": chain.policy_url, "out": str(folder / "out")}
     parts = {"simulator": chain.simulator, "bridge": chain.bridge, "node": chain.node, "server": chain.server}
     memory, ages = Memory({name: part.pid for name, part in parts.items()}), list[float]()
-    async with session(options) as (live, _):
+    async with session(request_of(options)) as (live, _):
         if await reaches(lambda: running(live.agent), 120.0) == float("inf"):
             raise InputError(f"soak: got no running arm within 120 s, wanted one; last status {live.agent.status}")
         await live.play(5.0, 8.0, {"task": "arm-reach"})

@@ -76,6 +76,7 @@ def stops(speed: float, repeats: int) -> dict[str, Any]:
 
 
 async def _kill_all(chain: Any, folder: Path, speed: float, repeats: int) -> dict[str, Any]:
+    from robopref.hardware.request import request_of
     from robopref.hardware.session import reaches, running, session
     from robopref.hardware.testing import processes
     from robopref.hardware.testing.environments import build
@@ -85,7 +86,7 @@ async def _kill_all(chain: Any, folder: Path, speed: float, repeats: int) -> dic
     scale = min(_SCALES.items(), key=lambda item: abs(item[0] - speed))[1]
     options = {"bridge": chain.bridge_url, "policy": chain.policy_url, "out": str(folder / "out"), "scale": str(scale)}
     with listener:
-        async with session(options) as (live, _):
+        async with session(request_of(options)) as (live, _):
             agent = live.agent
             if await reaches(lambda: running(agent), 120.0) == float("inf"):
                 raise InputError(f"stops: got no running arm within 120 s, wanted one; last status {agent.status}")
