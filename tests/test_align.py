@@ -1,60 +1,25 @@
+"""Trajectory-level DPO: its zero point, what it raises and lowers, its strength, and what it refuses."""
+
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from small_alignment import generator, settings, taught
 
-from robopref.arrays import InputError, Trajectory
-from robopref.checkpoint import load, save
-from robopref.data.windows import ChunkTable, chunk_table
-from robopref.learners.align import AlignSettings, PairTable, align, calibrate, gather, relative_scores
-from robopref.learners.clone import clone, fit_normalizer
-from robopref.learners.guard import HeldOutGuard
+from robopref.arrays import InputError
+from robopref.data.windows import ChunkTable
+from robopref.learners.align import PairTable, align, calibrate, gather, relative_scores
 from robopref.learners.unreferenced import unreferenced
 from robopref.losses.pairwise import ZERO_POINT, ipo, sigmoid
 from robopref.losses.reference_free import fkpd
 from robopref.policies.diffusion import Diffusion
-from robopref.stages.align import align_policy
-from robopref.stages.ranking import Ranking
 from robopref.types import Dims
-
-DIMS = Dims(3, 2)
-LOOP = {
-    "learner": "align", "objectives": {"weights": [1.0], "others": []}, "best_of": {"candidates": 1}, "lora": {"rank": 0},
-}  # fmt: skip
-
-
-def trajectory(level, seed, steps=24):
-    """Actions near `level`; higher is 'better'."""
-    rng = np.random.default_rng(seed)
-    observation = rng.normal(size=(steps, 3)).astype(np.float32)
-    action = np.clip(level + 0.1 * rng.normal(size=(steps, 2)), -1, 1).astype(np.float32)
-    return Trajectory(observation, action, np.full(steps, level, np.float32), np.full(steps, level > 0))
 
 
 @pytest.fixture
 def setting():
-    torch.manual_seed(0)
-    trajectories = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)]
-    policy = Diffusion(DIMS, horizon=4, execute=4, width=48, depth=1, diffusion_steps=20, sample_steps=4)
-    table = chunk_table(trajectories, policy.spec)
-    fit_normalizer(policy, table)
-    generator = torch.Generator().manual_seed(0)
-    for _ in clone(policy, table, steps=150, lr=2e-3, batch=32, generator=generator):
-        pass
-    first, second = torch.arange(1, 20, 2), torch.arange(0, 20, 2)
-    return policy, table, PairTable(first, second, torch.ones(10), torch.ones(10))
-
-
-def settings(**changes):
-    return AlignSettings(
-        **{"steps": 40, "lr": 1e-3, "pairs_per_step": 6, "chunks_per_trajectory": 4, "anchor_chunks": 16, **changes}
-    )
-
-
-def generator():
-    return torch.Generator().manual_seed(1)
+    return taught()
 
 
 @pytest.mark.parametrize("loss", [sigmoid, ipo])
@@ -134,28 +99,6 @@ def test_the_strength_is_read_from_the_data_and_repeats(setting):
     assert one == two > 0
 
 
-def test_the_guard_rolls_back_when_winners_fall_while_accuracy_rises(setting):
-    policy, table, pairs = setting
-    reference = policy.reference()
-    scale = calibrate(reference, table, settings(), generator())
-    guard = HeldOutGuard(policy, reference, table, pairs, scale, settings())
-    assert guard.check()[0], "an unchanged policy goes on"
-    plain = settings(steps=400, lr=5e-3, anchor=0, proximal=0, preference=1, kappa=50)
-    assert len(list(align(policy, reference, table, pairs, pairs.first, sigmoid, plain, generator()))) == 400
-    found = guard.measure()
-    if found["guard/rho_winner"] >= -guard.tolerance:  # push the collapse if this network resisted it
-        with torch.no_grad():
-            for parameter in policy.parameters():
-                parameter.mul_(5.0)
-        guard._accuracy = 0.0
-    verdicts = [guard.check()[0] for _ in range(guard.patience - 1)]
-    assert all(verdicts), "one shaken check is no collapse"
-    go_on, found = guard.check()
-    assert not go_on and found["guard/rho_winner"] < 0
-    for mine, kept in zip(policy.parameters(), reference.parameters(), strict=True):
-        assert torch.equal(mine, kept)
-
-
 def test_without_an_answered_pair_alignment_says_what_to_do(setting):
     policy, table, _ = setting
     empty = PairTable(*(torch.zeros(0, dtype=t) for t in (torch.int64, torch.int64, torch.float32, torch.float32)))
@@ -180,44 +123,6 @@ def test_impossible_settings_are_refused(change):
         settings(**change)
 
 
-def test_a_training_that_ends_on_a_bad_check_ends_with_the_last_good_weights(setting):
-    policy, table, pairs = setting
-    reference = policy.reference()
-    guard = HeldOutGuard(
-        policy, reference, table, pairs, calibrate(reference, table, settings(), generator()), settings()
-    )
-    assert guard.check()[0] and guard.finish() == (False, {})
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.mul_(5.0)
-    assert guard.check()[0], "one bad check does not stop it"
-    assert guard.finish() == (True, {}), "but the training must not end there"
-    for mine, kept in zip(policy.parameters(), reference.parameters(), strict=True):
-        assert torch.equal(mine, kept)
-
-
-@pytest.mark.parametrize("every", [100, 20])
-def test_a_training_shorter_than_the_first_check_is_guarded_too(setting, tmp_path, every):
-    policy, _, pairs = setting
-    base = save(policy, tmp_path / "base")
-    collapsing = vars(settings(steps=30, lr=5e-2, anchor=0, proximal=0, kappa=50))
-    config = {
-        "align": collapsing,
-        "loss": {"_target_": "robopref.losses.pairwise.sigmoid", "_partial_": True},
-        "seed": 0,
-    }
-    config["guard"], config["rounds"] = {"every": every}, {"guidance": 0.0}
-    config |= LOOP
-    ranking = Ranking(pairs.first, pairs, pairs)
-    trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
-    found, stopped = align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0)
-    assert found["guard/rho_winner"] < -0.25 and "rolled back" in stopped
-    measured = [row for row in logs if "guard/rho_winner" in row]
-    assert measured[-1]["step"] == 30 and measured[-1]["guard/rho_winner"] == found["guard/rho_winner"]
-    ended = zip(load(tmp_path / "policy").parameters(), policy.parameters(), strict=True)
-    assert all(torch.equal(mine, before) for mine, before in ended)
-
-
 def test_a_one_sided_loss_never_pulls_a_beaten_loser_back_up():
     rho = torch.tensor([4.0, -4.0], requires_grad=True)
     for loss, pulls in ((sigmoid, False), (ipo, True)):
@@ -225,20 +130,6 @@ def test_a_one_sided_loss_never_pulls_a_beaten_loser_back_up():
         assert bool(grad[1] < 0) is pulls, (
             f"{loss.__name__}: descent raises the loser's score where the gradient is negative"
         )
-
-
-def test_a_training_with_nothing_held_out_is_not_guarded(setting, tmp_path):
-    policy, _, pairs = setting
-    base, none = save(policy, tmp_path / "base"), PairTable(*(x[:0] for x in vars(pairs).values()))
-    config = {
-        "align": vars(settings(steps=3)),
-        "loss": {"_target_": "robopref.losses.pairwise.sigmoid", "_partial_": True},
-    }
-    config |= {"seed": 0, "guard": {"every": 2}, "rounds": {"guidance": 0.0}, **LOOP}
-    trajectories, logs = [trajectory(0.6 if i % 2 else -0.6, i) for i in range(20)], []
-    ranking = Ranking(pairs.first, pairs, none)
-    assert align_policy(config, base, trajectories, ranking, 1.0, tmp_path, logs, "aligned", 0) == ({}, "")
-    assert not any("guard/rho_winner" in row for row in logs)
 
 
 def test_early_chunks_are_drawn_as_often_as_their_density_says(setting):

@@ -117,6 +117,23 @@ def test_a_label_outside_zero_to_one(place, capfd, verb):
 
 
 @pytest.mark.parametrize("verb", ["reward", "align"])
+@pytest.mark.parametrize("column", ["prob_first", "second_episode"])
+def test_a_sidecar_with_a_missing_column(place, capfd, verb, column):
+    pq.write_table(pq.read_table(place / PAIRS).drop_columns([column]), place / PAIRS)
+    err = refused(place, capfd, verb, "dataset=data", "checkpoint=bc/policy", "out=new", *ENV)
+    assert column in err and "pairs-000.parquet" in err
+
+
+@pytest.mark.parametrize("verb", ["reward", "align"])
+@pytest.mark.parametrize("length", [0, 1000], ids=["empty", "torn"])
+def test_a_torn_sidecar(place, capfd, verb, length):
+    assert (place / PAIRS).stat().st_size > length
+    os.truncate(place / PAIRS, length)
+    err = refused(place, capfd, verb, "dataset=data", "checkpoint=bc/policy", "out=new", *ENV)
+    assert "torn" in err and "pairs-000.parquet" in err
+
+
+@pytest.mark.parametrize("verb", ["reward", "align"])
 def test_a_pair_outside_its_episode(place, capfd, verb):
     edit_column(place / PAIRS, "second_end", 9999)
     assert "9999" in refused(place, capfd, verb, "dataset=data", "checkpoint=bc/policy", "out=new", *ENV)

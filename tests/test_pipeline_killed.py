@@ -1,10 +1,12 @@
 """The one-second task as processes of their own: killed, without space, and swept, they end as one undisturbed run does."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from story import TINY, timeless
@@ -21,11 +23,23 @@ def finished(tmp_path_factory):
     return run
 
 
-def test_a_sweep_makes_a_folder_per_combination(tmp_path, monkeypatch):
+def test_a_sweep_runs_every_combination_and_compare_reads_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = [*TINY, "stages=[collect]", "seed=1,2", "out=four", "--multirun"]
-    assert subprocess.run([sys.executable, "-m", "robopref.cli", "run", *words], check=False).returncode == 0
-    assert sorted(p.name for p in (tmp_path / "four").iterdir() if p.is_dir()) == ["seed=1", "seed=2"]
+    cli = [sys.executable, "-m", "robopref.cli"]
+    words = [w for w in TINY if not w.startswith("experiment=")]
+    swept = ["experiment=quickstart,align_metaworld", "seed=1,2"]
+    command = [*cli, "run", *words, "baselines=[filtered]", *swept, "out=four", "--multirun"]
+    assert subprocess.run(command, check=False).returncode == 0
+    made = sorted(path.name for path in Path("four").iterdir() if path.is_dir())
+    assert made == [f"experiment={name},seed={seed}" for name in ("align_metaworld", "quickstart") for seed in (1, 2)]
+    done = [json.loads(Path("four", name, "metrics.json").read_text()) for name in made]
+    assert all(Path("four", name, "report.html").exists() for name in made)
+    assert [f"experiment={one['experiment']},seed={one['seed']}" for one in done] == made
+    compared = subprocess.run([*cli, "compare", "four", "out=compared"], capture_output=True, text=True, check=False)
+    assert compared.returncode == 0, compared.stderr
+    assert "aligned" in compared.stdout and "point-mass" in compared.stdout
+    result = json.loads(Path("compared", "compare.json").read_text())
+    assert len(result["runs"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -44,4 +58,24 @@ def test_a_killed_run_continues_to_the_same_result(finished, tmp_path, piece):
     time.sleep(1)
     assert (run / piece).exists() and not (run / "report.html").exists(), "it must die under way, not before or after"
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert timeless(run) == timeless(finished)
+
+
+QUOTA = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
+
+
+def test_a_full_disk_ends_a_run_in_words_and_with_space_it_goes_on_to_the_same_result(finished, tmp_path):
+    store = next((finished / "demonstrations").rglob("*.parquet")).stat().st_size
+    model = next((finished / "base").rglob("model.safetensors")).stat().st_size
+    assert store < model, "so that a limit between them ends the run with its first model"
+    run = tmp_path / "full"
+    code = f"{QUOTA.format((store + model) // 2)}\nimport sys\nfrom robopref.cli import main\nmain(sys.argv[1:])"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "run", *TINY, f"out={run}"], capture_output=True, text=True, check=False
+    )
+    lines = ended.stderr.strip().splitlines()
+    assert ended.returncode == 2 and len(lines) <= 5, ended.stderr
+    assert "disk full" in lines[0] and "free" in lines[0].lower()
+    assert (run / "demonstrations").exists() and not (run / "base" / "base.json").exists(), "it must end under way"
+    main("run", [*TINY, f"out={run}"])
     assert timeless(run) == timeless(finished)
