@@ -117,7 +117,7 @@ def test_a_label_outside_zero_to_one(place, capfd, verb):
 
 
 @pytest.mark.parametrize("verb", ["reward", "align"])
-@pytest.mark.parametrize("column", ["prob_first", "second_episode"])
+@pytest.mark.parametrize("column", ["prob_first", "second_end"])
 def test_a_sidecar_with_a_missing_column(place, capfd, verb, column):
     pq.write_table(pq.read_table(place / PAIRS).drop_columns([column]), place / PAIRS)
     err = refused(place, capfd, verb, "dataset=data", "checkpoint=bc/policy", "out=new", *ENV)

@@ -70,3 +70,20 @@ def test_every_import_is_declared(path):
         if any(where.startswith(part) and name in names for part, names in BY_HAND.items()):
             continue
         assert owners(name) & allowed, f"{where}:{line} imports {name}, which pyproject.toml does not declare"
+
+
+def test_the_promised_extras_are_there():
+    assert EXTRAS.keys() >= {
+        "label",
+        "hardware",
+        "vision",
+        "vla",
+        "robomimic",
+        "robosuite",
+        "lerobot",
+        "ray",
+        "slurm",
+        "track",
+        "dev",
+    }
+    assert EXTRAS["track"] == {"trackio", "wandb", "tensorboard"}

@@ -31,10 +31,10 @@ def test_a_sweep_runs_every_combination_and_compare_reads_them(tmp_path, monkeyp
     command = [*cli, "run", *words, "baselines=[filtered]", *swept, "out=four", "--multirun"]
     assert subprocess.run(command, check=False).returncode == 0
     made = sorted(path.name for path in Path("four").iterdir() if path.is_dir())
-    assert made == [f"experiment={name},seed={seed}" for name in ("align_metaworld", "quickstart") for seed in (1, 2)]
+    assert made == [f"experiment={name}_seed={seed}" for name in ("align_metaworld", "quickstart") for seed in (1, 2)]
     done = [json.loads(Path("four", name, "metrics.json").read_text()) for name in made]
     assert all(Path("four", name, "report.html").exists() for name in made)
-    assert [f"experiment={one['experiment']},seed={one['seed']}" for one in done] == made
+    assert [f"experiment={one['experiment']}_seed={one['seed']}" for one in done] == made
     compared = subprocess.run([*cli, "compare", "four", "out=compared"], capture_output=True, text=True, check=False)
     assert compared.returncode == 0, compared.stderr
     assert "aligned" in compared.stdout and "point-mass" in compared.stdout
