@@ -61,21 +61,26 @@ def test_a_killed_run_continues_to_the_same_result(finished, tmp_path, piece):
     assert timeless(run) == timeless(finished)
 
 
+def largest(folder):
+    """Bytes of the largest file below a folder."""
+    return max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 QUOTA = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
 
 
 def test_a_full_disk_ends_a_run_in_words_and_with_space_it_goes_on_to_the_same_result(finished, tmp_path):
-    store = next((finished / "demonstrations").rglob("*.parquet")).stat().st_size
-    model = next((finished / "base").rglob("model.safetensors")).stat().st_size
-    assert store < model, "so that a limit between them ends the run with its first model"
-    run = tmp_path / "full"
-    code = f"{QUOTA.format((store + model) // 2)}\nimport sys\nfrom robopref.cli import main\nmain(sys.argv[1:])"
-    ended = subprocess.run(
-        [sys.executable, "-c", code, "run", *TINY, f"out={run}"], capture_output=True, text=True, check=False
+    kept, ended = (largest(finished / part) for part in ("demonstrations", "rounds/rollouts"))
+    assert kept > largest(finished / "base") and kept < ended, (
+        "so that a limit between them ends the run in its first round"
     )
-    lines = ended.stderr.strip().splitlines()
-    assert ended.returncode == 2 and len(lines) <= 5, ended.stderr
+    run = tmp_path / "full"
+    code = f"{QUOTA.format((kept + ended) // 2)}\nimport sys\nfrom robopref.cli import main\nmain(sys.argv[1:])"
+    words = [sys.executable, "-c", code, "run", *TINY, f"out={run}"]
+    full = subprocess.run(words, capture_output=True, text=True, check=False)
+    lines = full.stderr.strip().splitlines()
+    assert full.returncode == 2 and len(lines) <= 5, full.stderr
     assert "disk full" in lines[0] and "free" in lines[0].lower()
-    assert (run / "demonstrations").exists() and not (run / "base" / "base.json").exists(), "it must end under way"
+    assert (run / "base" / "base.json").exists() and not (run / "rounds" / "rollouts").exists(), "it must end under way"
     main("run", [*TINY, f"out={run}"])
     assert timeless(run) == timeless(finished)
