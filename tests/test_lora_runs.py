@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from test_align import LOOP, settings, trajectory
-from test_align import setting as setting
+from small_alignment import LOOP, settings, taught, trajectory
 from test_vla import point_mass
 
 from robopref.arrays import InputError
@@ -14,6 +13,11 @@ from robopref.stages.ranking import Ranking
 from robopref.stages.steps import adapted
 
 LORA = {"lora": {"rank": 2, "alpha": 4.0, "targets": [], "root": ""}}
+
+
+@pytest.fixture
+def setting():
+    return taught()
 
 
 def aligned(policy, pairs, folder, chosen):
