@@ -91,6 +91,7 @@ async def _kill_all(chain: Any, folder: Path, speed: float, repeats: int) -> dic
             if await reaches(lambda: running(agent), 120.0) == float("inf"):
                 raise InputError(f"stops: got no running arm within 120 s, wanted one; last status {agent.status}")
             await reaches(lambda: heard.exists() and heard.stat().st_size > 0, 60.0)
+            await asyncio.sleep(1.0)  # states from before the first kill
             play = asyncio.create_task(live.play(float("inf"), 2.0, {"task": "arm-reach"}))
             killed = list[tuple[Stop, float]]()
             for name, part in [("bridge", chain.bridge), ("policy server", chain.server)] * repeats:
