@@ -164,14 +164,15 @@ def test_two_cameras_are_seen_apart(head):
 
 
 def watched(policy, monkeypatch):
-    """What `loss` and `score` of a policy are given."""
+    """What `loss` and `score` (also beside the reference's) of a policy are given."""
     seen = {"loss": [], "score": []}
-    for name in seen:
-        real = getattr(policy, name)
+    for name, kind in (("loss", "loss"), ("score", "score"), ("score_beside", "score")):
+        if not hasattr(policy, name):
+            continue
 
-        def call(chunks, draws, name=name, real=real):
-            seen[name].append(chunks.observation.images["top"])
-            return real(chunks, draws)
+        def call(*given, kind=kind, real=getattr(policy, name)):
+            seen[kind].append(given[-2].observation.images["top"])
+            return real(*given)
 
         monkeypatch.setattr(policy, name, call)
     return seen
