@@ -55,6 +55,10 @@ def _stress(what: str, row: Mapping[str, Any]) -> str:
 def _few(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """What is missing, before anything is shown: rows that were not run, and rows of fewer seeds than were promised."""
     absent = [name for name in (*FAULTS, *STRESSES) if name not in rows]
-    least = min(row["seeds"] for row in rows.values())
-    said = f"**{least} of {SEEDS} seeds were run.** " if least < SEEDS else ""
+    few = {name: row["seeds"] for name, row in rows.items() if row["seeds"] < SEEDS}
+    said = (
+        f"**{len(few)} of {len(rows)} rows have fewer than {SEEDS} seeds, the least {min(few.values())}.** "
+        if few
+        else ""
+    )
     return said + (f"Not run: {', '.join(absent)}. " if absent else "") + "\n"
