@@ -362,15 +362,6 @@ def test_a_torn_tail_of_the_wal_costs_no_committed_answer(tmp_path):
     assert len(torn.current()) == 5 and torn.problems() == []
 
 
-def test_ten_thousand_pairs_stay_quick(tmp_path):
-    answers = opened(tmp_path, 10_000)
-    begin = time.perf_counter()
-    for _ in range(50):
-        answers.record("ada", event(*answers.queue.next("ada", "t", 1)))
-    assert len(answers.current()) == 50
-    assert time.perf_counter() - begin < 10  # a missing index would take minutes
-
-
 def test_a_note_joins_its_answer(tmp_path):
     answers = opened(tmp_path)
     told = event(*answers.queue.next("ada", "t", 1))

@@ -58,7 +58,7 @@ class EventLog:
             with self.write():  # two processes may start at once: the second finds what the first made
                 fresh = self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
                 if fresh:
-                    for statement in _statements(_SCHEMA + schema):
+                    for statement in statements(_SCHEMA + schema):
                         self.db.execute(statement)
                     named = header | {"project": secrets.token_hex(16)}
                     self.db.execute("INSERT INTO meta VALUES ('header', ?)", (canonical(named),))
@@ -187,7 +187,7 @@ def _chained(before: str, row: dict[str, Any]) -> str:
     return hashlib.sha256((before + told).encode()).hexdigest()
 
 
-def _statements(schema: str) -> Iterator[str]:
+def statements(schema: str) -> Iterator[str]:
     """Whole statements of a script; `executescript` would commit the open transaction."""
     statement = ""
     for line in schema.splitlines():

@@ -16,7 +16,7 @@ import numpy as np
 
 from robopref.arrays import InputError
 from robopref.data.answer_rows import Comparison
-from robopref.data.eventlog import EventLog
+from robopref.data.eventlog import EventLog, statements
 from robopref.data.pairs import Window
 
 SCHEMA = """
@@ -32,6 +32,19 @@ CREATE UNIQUE INDEX slot_person ON slot(item, who) WHERE who IS NOT NULL;
 CREATE INDEX slot_who ON slot(who, state);
 CREATE TABLE skipped(item TEXT NOT NULL, annotator TEXT NOT NULL, PRIMARY KEY (item, annotator)) WITHOUT ROWID;
 """
+SHORTCUTS = """
+CREATE INDEX IF NOT EXISTS slot_leased ON slot(expires_ms) WHERE state = 'open' AND only_for IS NULL;
+CREATE INDEX IF NOT EXISTS slot_check ON slot(only_for, item) WHERE only_for IS NOT NULL;
+CREATE INDEX IF NOT EXISTS comparison_gold ON comparison(id) WHERE gold <> '';
+CREATE INDEX IF NOT EXISTS event_answered ON event(annotator, seq) WHERE kind = 'answer' AND counted = 1;
+CREATE TABLE IF NOT EXISTS tally(state TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS slot_made AFTER INSERT ON slot WHEN new.only_for IS NULL
+  BEGIN UPDATE tally SET n = n + 1 WHERE state = new.state; END;
+CREATE TRIGGER IF NOT EXISTS slot_moved AFTER UPDATE OF state ON slot WHEN new.only_for IS NULL AND old.state <> new.state
+  BEGIN UPDATE tally SET n = n + (state = new.state) - (state = old.state) WHERE state IN (old.state, new.state); END;
+"""
+"""What keeps a request from walking through every question: also made in a file that has none yet. Slots are never removed."""
+STATES = ("waiting", "open", "done", "closed")
 LEASE_MS = 120_000
 LAG = 10
 """Answers of a person between a question and its repeat, at least."""
@@ -58,6 +71,7 @@ class QuestionQueue:
     def __init__(self, log: EventLog, target: int = 0, plan: CheckPlan | None = None, seed: int | None = None) -> None:
         self.log, self.target, self.plan = log, target, plan or CheckPlan(0.0)
         self._rng = np.random.default_rng(seed)
+        self._shorten()
 
     def add(self, comparisons: Iterable[Comparison], hashes: Callable[[Window], str], overlap: int = 1, ready: bool = True) -> int:  # fmt: skip
         """Add questions that are not there yet, with `overlap` slots each; returns how many were new.
@@ -140,13 +154,9 @@ class QuestionQueue:
 
     def counts(self) -> dict[str, int]:
         """Slots by state, checks left out, and `leased` of the open ones."""
-        db, now = self.log.db, self.log.now()
-        found = dict.fromkeys(("waiting", "open", "done", "closed"), 0)
-        found |= {
-            r[0]: r[1] for r in db.execute("SELECT state, count(*) FROM slot WHERE only_for IS NULL GROUP BY state")
-        }
-        leased = "SELECT count(*) FROM slot WHERE state = 'open' AND expires_ms >= ? AND only_for IS NULL"
-        return found | {"leased": db.execute(leased, (now,)).fetchone()[0]}
+        found = {row["state"]: row["n"] for row in self.log.db.execute("SELECT state, n FROM tally")}
+        leased = "SELECT count(*) FROM slot INDEXED BY slot_leased WHERE state = 'open' AND expires_ms >= ? AND only_for IS NULL"
+        return found | {"leased": self.log.db.execute(leased, (self.log.now(),)).fetchone()[0]}
 
     def windows(self, item: str) -> tuple[Window, ...]:
         """The windows of a question. Raises `InputError` for an unknown one."""
@@ -154,6 +164,17 @@ class QuestionQueue:
         if row is None:
             raise InputError(f"question {item!r}: got an unknown one.")
         return tuple(Window(*w) for w in json.loads(row["windows"]))
+
+    def _shorten(self) -> None:
+        """Make the indices and the tally where they are not there, the tally from what is."""
+        with self.log.write() as db:
+            for statement in statements(SHORTCUTS):
+                db.execute(statement)
+            if db.execute("SELECT count(*) FROM tally").fetchone()[0] == 0:
+                found = dict(
+                    db.execute("SELECT state, count(*) FROM slot WHERE only_for IS NULL GROUP BY state").fetchall()
+                )
+                db.executemany("INSERT INTO tally VALUES (?, ?)", [(state, found.get(state, 0)) for state in STATES])
 
     def _insert(self, db: sqlite3.Connection, one: Comparison, slot: int, state: str, only_for: str | None = None, shown: str | None = None) -> None:  # fmt: skip
         db.execute(
@@ -164,8 +185,8 @@ class QuestionQueue:
     def _best(self, db: sqlite3.Connection, annotator: str, now: int) -> sqlite3.Row | None:
         """The open slot of highest priority whose question this person neither holds, answered nor skipped."""
         if self.target:
-            used = "SELECT count(*) FROM slot WHERE only_for IS NULL AND (state = 'done' OR (state = 'open' AND expires_ms >= ?))"
-            if db.execute(used, (now,)).fetchone()[0] >= self.target:
+            counts = self.counts()
+            if counts["done"] + counts["leased"] >= self.target:
                 return None
         found: sqlite3.Row | None = db.execute(
             "SELECT * FROM slot s WHERE state = 'open' AND expires_ms < ? AND only_for IS NULL "
@@ -185,7 +206,8 @@ class QuestionQueue:
             (annotator, now),
         ).fetchone()
         lost = db.execute(
-            "SELECT * FROM slot WHERE only_for = ? AND state = 'open' AND expires_ms < ? LIMIT 1", (annotator, now)
+            "SELECT * FROM slot INDEXED BY slot_check WHERE only_for = ? AND state = 'open' AND expires_ms < ? LIMIT 1",
+            (annotator, now),
         ).fetchone()
         if checks < self.plan.wanted(asked + 1) and (found := lost or self._gold(db, annotator)) is not None:
             return found
@@ -212,7 +234,7 @@ class QuestionQueue:
             "SELECT e.item, s.shown, c.windows FROM event e JOIN slot s ON s.item = e.item AND s.slot = e.slot AND s.gen = e.gen "
             "JOIN comparison c ON c.id = e.item WHERE e.annotator = ? AND e.kind = 'answer' AND e.counted = 1 "
             "AND s.state = 'done' AND s.only_for IS NULL AND c.mode = 'pairs' AND c.repeat_of = '' "
-            "AND NOT EXISTS (SELECT 1 FROM comparison r JOIN slot t ON t.item = r.id WHERE r.repeat_of = e.item AND t.only_for = ?) "
+            "AND e.item NOT IN (SELECT r.repeat_of FROM slot t JOIN comparison r ON r.id = t.item WHERE t.only_for = ?) "
             "AND e.seq <= (SELECT seq FROM event WHERE annotator = ? AND kind = 'answer' AND counted = 1 ORDER BY seq DESC LIMIT 1 OFFSET ?)",
             (annotator, annotator, annotator, LAG - 1),
         ).fetchall()
