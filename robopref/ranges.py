@@ -32,6 +32,13 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "condition.drop": (float, _SMALL, 1), "condition.guidance": (float, 0, math.inf), "best_of.candidates": (int, 1, 1000),
     "best_of.probes": (int, 1, math.inf), "best_of.lowest": (float, _SMALL, 1), "evaluation.first_reset": (int, 0, math.inf), "evaluation.episodes": (int, 1, math.inf),
     "evaluation.videos": (int, 0, math.inf),
+    "list_budget": (int, 0, math.inf), "label_flips": (float, 0, 0.5), "held_out.episodes": (float, 0, 1), "held_out.pairs": (int, 0, math.inf), "segment": (int, 2, math.inf),
+    "transfer.episodes": (int, 2, 1000), "transfer.pairs": (int, 1, math.inf), "reward_protocol.steps": (int, 1, math.inf),
+    "reward_protocol.lr": (float, _SMALL, math.inf), "reward_protocol.batch": (int, 1, math.inf),
+    "reward_protocol.every": (int, 1, math.inf), "reward_protocol.patience": (int, 1, math.inf), "iql.steps": (int, 1, math.inf),
+    "iql.lr": (float, _SMALL, math.inf), "iql.batch": (int, 1, math.inf), "contrast.clone_steps": (int, 0, math.inf),
+    "contrast.steps": (int, 1, math.inf), "contrast.lr": (float, _SMALL, math.inf), "contrast.pairs": (int, 1, math.inf),
+    "contrast.chunks": (int, 1, math.inf),
 }  # fmt: skip
 """Key -> (type, least, most)."""
 OPTIONAL = ("episodes",)

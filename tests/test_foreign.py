@@ -1,5 +1,7 @@
 """Foreign preference files: each reader must let a segment that is known to be better come out as preferred."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from pickled import array_pickle, evil_pickle
@@ -40,6 +42,8 @@ def test_ipl_ties_are_halves_and_other_codes_are_refused(tmp_path):
     arrays = {"obs_1": good, "obs_2": good, "action_1": act, "action_2": act}
     np.savez(tmp_path / "a.npz", **arrays, label=[0.5, 1.0])
     assert read_npz(tmp_path / "a.npz").prob_first.tolist() == [0.5, 0.0]
+    np.savez(tmp_path / "c.npz", **arrays, label=[[0.25], [1.0]])  # shares of several raters
+    assert read_npz(tmp_path / "c.npz").prob_first.tolist() == [0.75, 0.0]
     np.savez(tmp_path / "b.npz", **arrays, label=[2.0, 1.0])
     with pytest.raises(InputError, match="labels"):
         read_npz(tmp_path / "b.npz")
@@ -129,6 +133,19 @@ def test_a_pickle_can_hold_arrays_and_nothing_else(tmp_path):
         read_array(tmp_path / "d")
     with pytest.raises(InputError, match="no such file"):
         read_array(tmp_path / "none")
+
+
+def test_no_damage_to_a_pickle_escapes_as_anything_but_a_clear_error(tmp_path):
+    rng = np.random.default_rng(0)
+    for protocol in (2, 4, 5):
+        whole = array_pickle(np.arange(12).reshape(3, 4), protocol)
+        for _ in range(300):
+            torn = bytearray(whole)
+            for at in rng.integers(0, len(torn), rng.integers(1, 4)):
+                torn[at] = int(rng.integers(256))
+            (tmp_path / "a").write_bytes(bytes(torn[: rng.integers(1, len(torn) + 1)]))
+            with suppress(InputError):
+                read_array(tmp_path / "a")
 
 
 def comparisons(count=4, seed=0):

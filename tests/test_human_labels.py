@@ -8,6 +8,7 @@ import pytest
 from robopref.arrays import InputError
 from robopref.data.comparisons import Comparisons
 from robopref.run import main
+from robopref.stages import human_labels
 from robopref.stages.human_labels import baselines, partition, summary
 
 
@@ -73,6 +74,84 @@ def test_the_experiment_writes_its_table(tmp_path, monkeypatch, capsys):
     assert "partial_return" in capsys.readouterr().out
     with pytest.raises(InputError, match="holds results"):
         main("run", words)
+
+
+QUICK = [
+    "experiment=human_labels", "workers=1", "human.repetitions=1", "~human.rewards.gaussian", "~human.rewards.progress",
+    "reward_protocol.steps=10",
+]  # fmt: skip
+
+
+def written(path, given):
+    np.savez(
+        path, obs_1=given.first_observation, obs_2=given.second_observation, action_1=given.first_action,
+        action_2=given.second_action, label=1 - given.prob_first,
+    )  # fmt: skip
+    return f"dataset={path}"
+
+
+@pytest.mark.parametrize("case", ["all ties", "one direction", "one pair", "constant features", "one component"])
+def test_poor_files_are_judged_or_say_that_they_cannot_be(tmp_path, case, capsys):
+    given = made(pairs=1 if case == "one pair" else 24, linked=case == "one component")
+    prob = {"all ties": 0.5, "one direction": 1.0, "one pair": 0.0}.get(case)
+    if prob is not None:
+        given.prob_first[:] = prob
+    if case == "constant features":
+        given.first_observation[:], given.second_observation[:] = 1, 1
+    main("run", [*QUICK, "reward_protocol.steps=100", written(tmp_path / "a.npz", given), f"out={tmp_path / 'run'}"])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    found, data = metrics["cross_validation"]["partial_return"], metrics["data"]
+    said = capsys.readouterr().out
+    assert metrics["task"] == "a" and metrics["labels_asked"] == len(given) and metrics["policies"] == {}
+    if case == "all ties":
+        assert found["accuracy"] is None and metrics["baselines"]["jitter_rule"] is None and "undecided" in said
+    if case in ("one pair", "constant features"):  # every pair touches a demonstration that is left out
+        assert data["least_training_pairs"] == 0 and found["accuracy"] == 0.5
+    if case == "one component":
+        assert data["components"] == 1 and data["least_training_pairs"] > 0 and found["accuracy"] > 0.6
+
+
+def test_a_folder_that_another_file_has_begun_is_refused(tmp_path, monkeypatch):
+    one, other = written(tmp_path / "a.npz", made()), written(tmp_path / "b.npz", made(seed=1))
+    out, whole = f"out={tmp_path / 'run'}", human_labels.summary
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(human_labels, "summary", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main("run", [*QUICK, one, out])
+    monkeypatch.setattr(human_labels, "summary", whole)
+    with pytest.raises(InputError, match="another run"):
+        main("run", [*QUICK, other, out])
+    main("run", [*QUICK, one, out])
+    main("run", [*QUICK, one, f"out={tmp_path / 'fresh'}"])
+    predicted = [(tmp_path / name / "predictions.json").read_text() for name in ("run", "fresh")]
+    assert predicted[0] == predicted[1]
+
+
+def test_a_second_file_is_judged_unless_a_pair_is_in_both(tmp_path):
+    one, other, steps = made(), made(seed=1), "reward_protocol.steps=100"
+    written(tmp_path / "b.npz", other)
+    words = [
+        *QUICK,
+        steps,
+        written(tmp_path / "a.npz", one),
+        f"human.judged={tmp_path / 'b.npz'}",
+        f"out={tmp_path / 'run'}",
+    ]
+    main("run", words)
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["judged"]["partial_return"]
+    assert found["decided"] == 21 and found["accuracy"] > 0.7
+    assert "Judged on b" in (tmp_path / "run" / "report.html").read_text()
+    for part in ("first", "second"):  # one of our pairs, the other way round
+        there = getattr(other, f"{'second' if part == 'first' else 'first'}_observation")
+        there[5] = getattr(one, f"{part}_observation")[5]
+        getattr(other, f"{'second' if part == 'first' else 'first'}_action")[5] = getattr(one, f"{part}_action")[5]
+    written(tmp_path / "b.npz", other)
+    with pytest.raises(InputError, match="1 of 24 evaluation pairs"):
+        main("run", [*words[:-1], f"out={tmp_path / 'again'}"])
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_missing_dataset_is_named():

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
-from robopref.arrays import Trajectory
+from robopref.arrays import InputError, Trajectory
+from robopref.data.feedback import read_feedback
 from robopref.data.preferences import Pair, PreferenceStore, Window
 from robopref.data.store import StoreWriter, TrajectoryStore
 from robopref.run import compose
 from robopref.stages import single
 from robopref.stages.evidence import labelled_pairs, read_rounds
-from robopref.stages.label import ask, name_of
+from robopref.stages.label import ask, ask_lists, name_of
 from robopref.stages.reward import fit_reward, predicted_returns
 
 
@@ -43,6 +44,28 @@ def test_the_message_says_what_was_stored_already(store):
     first, second = (single.label(config, store.root) for _ in range(2))
     assert first.startswith("10 answers stored") and "already" not in first
     assert second.startswith("0 answers stored") and "10 were stored already" in second
+
+
+def test_lists_turn_few_questions_into_many_answers(store):
+    config = compose([f"dataset={store.root}", "labeler=return", "pairs=12", "list_budget=12"]) | {"given": []}
+    message = single.label(config, store.root)
+    rows = PreferenceStore(store).pairs()
+    assert f"{len(rows)} answers, implied by lists from 12 questions" in message
+    returns = [float(t.reward.sum()) for t in store.load()]
+    first = [p for p in rows if p.question_id.endswith("-0")]
+    assert len(first) > 12 and {p.strategy for p in rows} == {"list"} and {p.criterion for p in rows} == {"return"}
+    assert all(p.prob_first == (returns[p.first.episode] > returns[p.second.episode]) for p in rows)
+    ranks = read_feedback(PreferenceStore(store).folder, "ranks")
+    (best,) = [r["episode_index"] for r in ranks if r["preference_rank"] == 0 and r["question_id"].endswith("-0")]
+    assert best == max((r["episode_index"] for r in ranks if r["question_id"].endswith("-0")), key=returns.__getitem__)
+    assert "0 answers" in single.label(config, store.root), "the same lists again are the same answers"
+
+
+def test_a_list_of_one_question_is_a_pair(store):
+    asked, new = ask_lists(store, store.load(), compose(["labeler=return"])["labeler"], 4, 1, 0, "return")
+    assert (asked, new) == (4, 4)
+    with pytest.raises(InputError, match="at least 2"):
+        ask_lists(store, store.load()[:1], compose(["labeler=return"])["labeler"], 4, 1, 0, "return")
 
 
 @pytest.mark.parametrize(

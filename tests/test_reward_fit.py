@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from robopref import statistics
 from robopref.arrays import InputError
-from robopref.learners.reward import FitSettings, calibrate, fit_reward, probabilities, quality
+from robopref.learners.reward import FitSettings, calibrate, correct, fit_reward, probabilities, quality
 from robopref.losses.pairwise import flipped, sigmoid
 from robopref.rewards.gaussian import Gaussian
 from robopref.rewards.gaussian_posterior import GaussianPosterior
@@ -165,6 +165,27 @@ def test_groups_stay_together():
     groups = torch.arange(40) // 5
     fold = _folds(40, 4, groups, torch.Generator().manual_seed(0))
     assert all(len(fold[groups == g].unique()) == 1 for g in range(8)) and len(fold.unique()) == 4
+
+
+def test_a_group_of_more_than_half_is_left_out_pair_by_pair_and_every_member_learns():
+    from robopref.learners.reward import _folds
+
+    giant = torch.cat([torch.zeros(30, dtype=torch.int64), torch.arange(1, 11)])
+    for groups in (giant, torch.zeros(40, dtype=torch.int64)):
+        assert torch.bincount(_folds(40, 4, groups, torch.Generator().manual_seed(0))).tolist() == [10] * 4
+    torch.manual_seed(0)
+    model, _ = fitted(PartialReturn(DIMS), pairs(60), groups=torch.zeros(60, dtype=torch.int64))
+    fresh = pairs(200, seed=2)
+    right = (model.logits(fresh.first, fresh.second) > 0) == (fresh.prob_first > 0.5)
+    assert (right.float().mean(dim=1) > 0.9).all()
+
+
+def test_an_undecided_prediction_is_half_right_whichever_side_was_preferred():
+    for side in (0.0, 1.0):
+        assert quality(np.full(4, 0.5), np.full(4, side))["accuracy"] == 0.5
+    said = correct(np.array([[0.9, 0.2, 0.5, 0.7]]), np.array([1.0, 1.0, 0.0, 0.5]))
+    assert said.tolist() == [[1.0, 0.0, 0.5, 0.5]]
+    assert quality(np.array([0.9]), np.array([0.5]))["accuracy"] is None
 
 
 @pytest.mark.parametrize("learner", [Gaussian, GaussianPosterior], ids=lambda c: c.__name__)

@@ -10,7 +10,7 @@ from robopref.arrays import InputError
 from robopref.data.preferences import Pair, Window
 from robopref.data.store import StoreWriter
 from robopref.run import main
-from robopref.stages.reward_quality import flip_labels, more_questions, split_pairs
+from robopref.stages.reward_quality import batch_of, flip_labels, more_questions, questions, split_pairs, thinning
 
 
 def pairs(count=40, episodes=20, seed=0, **more):
@@ -27,6 +27,30 @@ def test_no_episode_is_on_both_sides_and_unlabelled_ones_are_held_out_first():
     assert not train & held and not train & set(split.episodes)
     assert set(range(20, 30)) <= set(split.episodes) and len(split.episodes) == 15
     assert split.train and len(split.train) + len(split.held_out) < len(rows)
+
+
+def test_where_answers_are_scarce_episodes_of_few_answers_are_held_out():
+    rows = pairs(count=60, episodes=40, criterion="return")
+    usual, scarce = (split_pairs(rows, 40, 0.33, seed=1, scarce=s) for s in (False, True))
+    assert len(scarce.episodes) == len(usual.episodes) == 13 and len(scarce.train) > len(usual.train)
+    touched = {w.episode for p in scarce.train for w in (p.first, p.second)}
+    assert not touched & set(scarce.episodes)
+    settings = {"seed": 1, "held_out": {"episodes": 0.33, "pairs": 30}}
+    trajectories = [episode(i) for i in range(40)]
+    for most, wanted in ((None, scarce), (1000, scarce), (3, usual)):
+        train, judged = questions(settings, trajectories, rows, most)
+        assert len(train) == min(len(wanted.train), most or 1000)
+        assert {w.episode for p in judged for w in (p.first, p.second)} <= set(wanted.episodes)
+    people = pairs(count=60, episodes=40, source="human")
+    assert questions(settings, trajectories, people, None)[0] == split_pairs(people, 40, 0.33, 1).train
+
+
+def test_long_and_short_windows_are_thinned_alike():
+    trajectories = [episode(i, steps=120) for i in range(3)]
+    short, long = (Pair(Window(0, 0, n), Window(1, 0, n), 1.0) for n in (12, 120))
+    assert (thinning([short]), thinning([short, long]), thinning([])) == (1, 4, 1)
+    assert batch_of(trajectories, [short], stride=4).first.mask.shape[1] == 3
+    assert batch_of(trajectories, [short]).first.mask.shape[1] == 12
 
 
 def test_rows_that_carry_a_split_keep_it():

@@ -3,7 +3,7 @@
 | format | code | prob_first |
 |---|---|---|
 | CPL npz (Hejna et al. 2024) | score per segment, pair = i and i + N / 2 | 1 where the first scores higher, 0.5 where equal |
-| IPL npz (Hejna and Sadigh 2023) | `label`: 1 = second, 0.5 = tie | 1 - label |
+| IPL npz (Hejna and Sadigh 2023) | `label`: 1 = second, 0.5 = tie; shares of several raters lie between | 1 - label |
 | Preference Transformer, Uni-RLHF triples | 0 = first, 1 = second, -1 = tie; two columns: P(first), P(second) | 1 - label, 0.5; column 0 |
 | LiRE text (Choi et al. 2024) | `i j c`: 1 = first, 2 = tie, 3 = second | 1, 0.5, 0 |
 | LiRE lists | one `[i, j]` tie group a line, worst first | later groups win |
@@ -112,8 +112,10 @@ def _open_npz(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
 
 def _ipl(path: Path, arrays: dict[str, np.ndarray]) -> Comparisons:
     label = arrays["label"].astype(np.float64).reshape(-1)
-    if not np.isin(label, (0.0, 0.5, 1.0)).all():
-        raise InputError(f"{path}: got labels {np.unique(label)[:5]}, wanted 0 (first), 0.5 (tie) and 1 (second).")
+    if not ((label >= 0) & (label <= 1)).all():
+        raise InputError(
+            f"{path}: got labels {np.unique(label)[:5]}, wanted 0 (first), 0.5 (tie), 1 (second) or between."
+        )
     one, done, two, acted = (arrays[k].astype(np.float32) for k in ("obs_1", "action_1", "obs_2", "action_2"))
     return Comparisons(one, done, two, acted, 1.0 - label)
 

@@ -15,6 +15,12 @@ LARGEST = 2**31
 """Bytes of a file; larger ones are refused before they are read."""
 
 
+DAMAGED = (
+    pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError, MemoryError, OverflowError,
+)  # fmt: skip
+"""What reading a torn pickle may raise: numbers out of it are taken for sizes and places."""
+
+
 def _latin(text: str, encoding: str) -> bytes:
     """What old pickles call to make bytes; any other encoding would import code by name."""
     if encoding not in ("latin1", "latin-1"):
@@ -63,7 +69,7 @@ def read_array(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             found = _ArraysOnly(file).load()
         array = np.asarray(found)
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: got a pickle that holds more than arrays, or a damaged one ({error}), wanted arrays only."
         ) from error

@@ -141,11 +141,18 @@ def probabilities(model: Any, pairs: PreferenceBatch) -> np.ndarray:
     return torch.cat(made).numpy()
 
 
+def correct(prob: np.ndarray, prob_first: np.ndarray) -> np.ndarray:
+    """1 where a prediction is on the label's side, 0 where it is on the other, 0.5 where either is undecided: (..., N), (N,) -> (..., N)."""
+    return 0.5 + 0.5 * np.sign(prob - 0.5) * np.sign(prob_first - 0.5)
+
+
 def quality(prob: np.ndarray, prob_first: np.ndarray) -> dict[str, Any]:
-    """accuracy (of decided pairs, with its 95% interval), ece in ten bins, brier, nll, and how many pairs these are."""
+    """accuracy (of decided pairs, with its 95% interval; None where there is none), ece in ten bins, brier, nll, and how many pairs these are.
+
+    A prediction of exactly 0.5 is half right, whichever side was preferred.
+    """
     decided = prob_first != 0.5
-    right = (prob > 0.5) == (prob_first > 0.5)
-    hits, count = int(right[decided].sum()), int(decided.sum())
+    hits, count = float(correct(prob, prob_first)[decided].sum()), int(decided.sum())
     low, high = statistics.wilson(hits, count)
     clipped = prob.clip(1e-6, 1 - 1e-6)
     nll = -(prob_first * np.log(clipped) + (1 - prob_first) * np.log(1 - clipped))
@@ -167,9 +174,15 @@ def _standardise(model: Any, pairs: PreferenceBatch) -> None:
 
 
 def _folds(pairs: int, members: int, groups: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Which part each pair belongs to, (N,); member k leaves out part k. With one or two members, most parts are nobody's."""
+    """Which part each pair belongs to, (N,); member k leaves out part k. With one or two members, most parts are nobody's.
+
+    Where one group holds more than half of all pairs, pairs are left out one by one: a member that left that group out would have next to
+    nothing to learn from, and the others nothing to be stopped by.
+    """
     parts = max(members, 4)
     names = torch.arange(pairs) if groups is None else torch.unique(groups, return_inverse=True)[1]
+    if int(torch.bincount(names).max()) > pairs / 2:
+        names = torch.arange(pairs)
     order = torch.randperm(int(names.max()) + 1, generator=generator)
     return order[names] % parts
 

@@ -40,8 +40,15 @@ class Gaussian(nn.Module):
         deterministic: bool = False,
         width: int = 256,
         depth: int = 3,
+        constant: bool = True,
     ) -> None:
+        """constant: whether a score holds the density's own constant. Without it, and with a spread of 1 / sqrt(2), a score is minus the
+        squared distance to the mean, which CPL's code takes for log pi; where two scores weigh differently, as there, it matters."""
         super().__init__()
+        if not constant and learn_spread:
+            raise InputError(
+                "Gaussian: got constant=False with a learned spread, which would grow for ever, wanted learn_spread=False."
+            )
         if density not in ("gaussian", "laplace") or not math.exp(_LOG_SPREAD[0]) <= spread <= math.exp(_LOG_SPREAD[1]):
             raise InputError(
                 f"Gaussian: got density={density!r}, spread={spread}, wanted gaussian or laplace and a spread (in normalised units) "
@@ -51,8 +58,9 @@ class Gaussian(nn.Module):
         self.config: dict[str, Any] = {
             "dims": asdict(dims), "horizon": horizon, "execute": execute, "history": history, "density": density,
             "spread": spread, "learn_spread": learn_spread, "deterministic": deterministic, "width": width, "depth": depth,
+            "constant": constant,
         }  # fmt: skip
-        self.density, self.deterministic = density, deterministic
+        self.density, self.deterministic, self.constant = density, deterministic, constant
         self.normalizer = Normalizer(dims.observation, dims.action)
         self.network = ResidualMLP(history * dims.observation, horizon * dims.action, width, depth)
         start = torch.full((horizon, dims.action), math.log(spread))
@@ -103,9 +111,11 @@ class Gaussian(nn.Module):
         return self.log_spread.clamp(*_LOG_SPREAD)
 
     def _log_density(self, chunks: Chunks) -> Tensor:
-        """Log-density of each element, (B, H, A)."""
+        """Log-density of each element, (B, H, A), up to its constant where that is not wanted."""
         log_spread = self._log_spread()
         z = (self.normalizer.action(chunks.action) - self.mean(chunks.observation)) / log_spread.exp()
-        if self.density == "laplace":
-            return -z.abs() - log_spread - math.log(2)
-        return -0.5 * z.square() - log_spread - 0.5 * math.log(2 * math.pi)
+        laplace = self.density == "laplace"
+        shape = -z.abs() if laplace else -0.5 * z.square()
+        if not self.constant:
+            return shape
+        return shape - log_spread - (math.log(2) if laplace else 0.5 * math.log(2 * math.pi))

@@ -16,7 +16,7 @@ PRIVATE = ("stages", "out", "workers", "command")
 LATER = {
     "record_sim_state": False, "record_log_prob": False, "learner": "align", "rank_by": "reward", "pairing": "best_worst",
     "condition": {"drop": 0.2, "guidance": 1.5}, "best_of": {"candidates": 1, "actor": "reference", "probes": 10, "lowest": 1.0},
-    "objectives": {"weights": [1.0], "others": []}, "lora": {"rank": 0, "alpha": 32.0, "targets": [], "root": ""}, "arm": None,
+    "list_budget": 0, "objectives": {"weights": [1.0], "others": []}, "lora": {"rank": 0, "alpha": 32.0, "targets": [], "root": ""}, "arm": None,
 }  # fmt: skip
 """Keys that runs begun before them do not hold, and what they meant there."""
 

@@ -6,15 +6,20 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from robopref.arrays import InputError, Trajectory
+from robopref.data.feedback import append_feedback
 from robopref.data.picture_cache import cached
 from robopref.data.preferences import Pair, PreferenceStore, Window
 from robopref.data.proposals import mixed, proposed
 from robopref.data.store import TrajectoryStore
+from robopref.labelers.insertion import rank_by_insertion
+from robopref.labelers.teacher import Teacher
 from robopref.protocols import Grader, Labeler, Looking, WeighingLabeler
 
 
@@ -75,6 +80,61 @@ def ask(
     return PreferenceStore(store).append(
         _rows(trajectories, labeler, chosen, answers, teacher, f"{teacher}-{mark}-{seed}")
     )
+
+
+def ask_lists(
+    store: TrajectoryStore, trajectories: list[Trajectory], settings: Mapping[str, Any], count: int, budget: int, seed: int, preset: str
+) -> tuple[int, int]:  # fmt: skip
+    """Ask `count` questions as ranked lists of at most `budget` each (`labelers.insertion`); returns how many were asked, and new answers.
+
+    Every pair that a list implies is appended as an answer, and the lists themselves to the sidecar's `ranks`. Each list ranks episodes that no
+    earlier one holds, as long as there are such. Raises `InputError` for fewer than two episodes.
+    """
+    from hydra.utils import instantiate
+
+    if len(trajectories) < 2:
+        raise InputError(f"label: got {len(trajectories)} episodes, wanted at least 2 to compare. Collect more.")
+    labeler: Any = instantiate(settings)
+    if isinstance(labeler, Looking) and labeler.cameras:
+        trajectories = cached(store, labeler.cameras)
+    teacher, mark = name_of(labeler, preset), identity(settings)
+    if isinstance(labeler, Teacher):  # its thresholds are of all episodes, not of the two in question
+        labeler = labeler.fit(trajectories)
+
+    def answer(one: int, other: int) -> float:
+        return float(labeler.label([trajectories[one]], [trajectories[other]])[0])
+
+    rng = np.random.default_rng([seed, 79])
+    asked = 0
+    left: list[int] = []
+    rows: list[Pair] = []
+    ranks: list[tuple[str, list[list[int]]]] = []
+    while asked < count:
+        left = left if len(left) > 1 else rng.permutation(len(trajectories)).tolist()
+        made = rank_by_insertion(left, answer, min(budget, count - asked), rng)
+        left, asked = left[sum(map(len, made.groups)) :], asked + made.asked
+        name = f"{teacher}-{mark}-{seed}-list{budget}-{len(ranks)}"
+        implied = made.pairs()
+        chosen = [(a, b, "list", 1.0) for a, b, _ in implied]
+        answers = np.array([p for *_, p in implied])
+        rows += [replace(r, question_id=name) for r in _rows(trajectories, labeler, chosen, answers, teacher, name)]
+        ranks.append((name, made.groups))
+    preferences = PreferenceStore(store)
+    new = preferences.append(rows)
+    append_feedback(preferences.folder, "ranks", _ranks(ranks, trajectories, teacher))
+    return asked, new
+
+
+def _ranks(lists: Sequence[tuple[str, list[list[int]]]], trajectories: list[Trajectory], who: str) -> list[dict[str, Any]]:  # fmt: skip
+    """Lists of tie groups, worst first, as rows of the sidecar's `ranks`, where 0 is best."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return [
+        {
+            "preference_group_id": name, "episode_index": episode, "start": 0, "end": len(trajectories[episode]),
+            "preference_rank": len(groups) - 1 - place, "annotator": who, "question_id": name, "created_at": now, "uid": f"{name}-{episode}",
+        }
+        for name, groups in lists for place, group in enumerate(groups) for episode in group
+    ]  # fmt: skip
 
 
 def grade(

@@ -17,7 +17,7 @@ from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import save
 from robopref.data.files import read_json, write_json
 from robopref.data.store import TrajectoryStore
-from robopref.data.windows import chunk_table, pair_batch
+from robopref.data.windows import ChunkTable, chunk_table, pair_batch
 from robopref.labelers.teacher import Teacher
 from robopref.learners.contrast import ContrastSettings, contrast
 from robopref.learners.reward import FitSettings, fit_reward
@@ -133,6 +133,11 @@ def _reward(config: Config, cut: Sequence[Trajectory], prob: np.ndarray, reward:
     return save(model, folder / "reward", {"pairs": half})
 
 
+def segment_table(cut: Sequence[Trajectory], policy: Any) -> ChunkTable:
+    """The chunks of judged windows, one after the other: the sum over a window's chunks then counts every step once, as CPL's does."""
+    return chunk_table(cut, policy.spec, every=policy.spec.execute)
+
+
 def _contrast(
     config: Config,
     trajectories: Sequence[Trajectory],
@@ -144,7 +149,7 @@ def _contrast(
 ) -> Config:
     """A policy from the pairs alone: cloning of all segments, then contrast."""
     policy, _ = offline.policy_of(config, trajectories)
-    table = chunk_table(cut, policy.spec)
+    table = segment_table(cut, policy)
     half = len(prob)
     settings = ContrastSettings(**{**config["contrast"], "variant": arm.get("variant", "cpl")})
     made = contrast(

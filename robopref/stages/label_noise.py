@@ -15,6 +15,7 @@ from robopref.checkpoint import save
 from robopref.data.files import read_json, write_json
 from robopref.data.preferences import Pair, PreferenceStore
 from robopref.data.store import TrajectoryStore
+from robopref.learners.reward import correct
 from robopref.stages import label, offline, reward_page
 from robopref.stages.diagnostics import reliability
 from robopref.stages.environments import dims_of
@@ -79,13 +80,13 @@ def rewards(config: Config, out: Path, command: str) -> None:
 def difference(one: np.ndarray, other: np.ndarray, judged: list[Pair]) -> dict[str, Any]:
     """Accuracy and Brier score of one model less those of another on the same pairs (N,), each with a 95% interval over episodes.
 
-    Two probabilities of 0.5 are wrong. The interval speaks of these two fitted models, not of other training labels.
+    A probability of exactly 0.5 is half right. The interval speaks of these two fitted models, not of other training labels.
     """
     truth = np.array([p.prob_first for p in judged])
     first, second = (
         np.array([w.episode for w in side]) for side in zip(*((p.first, p.second) for p in judged), strict=True)
     )
-    right = [((p > 0.5) == (truth > 0.5)).astype(float) for p in (one, other)]
+    right = [correct(p, truth) for p in (one, other)]
     brier = [np.square(p - truth) for p in (one, other)]
     decided = truth != 0.5
     made = {}

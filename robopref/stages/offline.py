@@ -26,6 +26,12 @@ STRIDE = 4
 """Reward models score every 4th step of an episode at a time (they were fitted so); four phases cover all steps."""
 
 
+PLACES = {
+    "collect": "episodes", "label": "labels", "reward": "rewards", "learn": "arms", "evaluate": "evaluation",
+}  # fmt: skip
+"""What took time -> where its finished pieces lie."""
+
+
 @torch.no_grad()
 def relabel(model: Any, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
     """Step rewards of a reward model for every step of each trajectory, (T,) each."""
@@ -139,7 +145,8 @@ def finish(
     before = read_json(out / "metrics.json") if (out / "metrics.json").exists() else head(config, command)
     logs = [p for p in sorted((out / "arms").rglob("log.jsonl")) if p.is_file()]
     (out / "log.jsonl").write_text("".join(p.read_text(encoding="utf-8") for p in logs), encoding="utf-8")
-    seconds = {"learn": round(sum(read_json(p)["seconds"] for p in (out / "arms").rglob("done.json")), 1)}
+    took = {name: [read_json(p)["seconds"] for p in (out / place).rglob("done.json")] for name, place in PLACES.items()}
+    seconds = {name: round(sum(each), 1) for name, each in took.items() if each}
     write_json(out / "metrics.json", {**before, "policies": policies, "tests": tests, "seconds": seconds})
     for name, one in policies.items():
         low, high = one["ci95"]

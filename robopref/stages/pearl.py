@@ -23,7 +23,7 @@ from robopref.learners.reward import FitSettings, fit_reward, probabilities, qua
 from robopref.stages import offline, reward_page
 from robopref.stages.collect import mixture, scripted, write
 from robopref.stages.diagnostics import coupling, reliability
-from robopref.stages.environments import dims_of
+from robopref.stages.environments import dims_of, environments
 from robopref.stages.evaluate import evaluate, summary
 from robopref.stages.folders import in_order
 from robopref.stages.reward_quality import batch_of
@@ -43,16 +43,19 @@ def run(config: Config, out: Path, command: str) -> None:
     """Run the wanted stages of the experiment in a folder; done pieces are kept."""
     if not config["source"] or not config["target"]:
         raise InputError("pearl: got no source or no target, wanted source=[TASK,TASK] target=TASK.")
-    if config["target"] in config["source"]:
+    if isinstance(config["source"], str):
+        config = {**config, "source": [config["source"]]}
+    *sources, target = (environments(_env(config, task), 1)[0].task for task in (*config["source"], config["target"]))
+    if target in sources:
         raise InputError(
             f"pearl: got target={config['target']} among its sources, wanted another task. Nothing would be carried over."
         )
-    for task in (*config["source"], config["target"]):
-        dims_of(_env(config, task))
+    if len(set(sources)) < len(sources):
+        raise InputError(f"pearl: got source={config['source']}, wanted every task once. Name it once.")
     steps = {
         "collect": lambda: collect(config, out),
         "label": lambda: label(config, out, command),
-        "learn": lambda: learn(config, out),
+        "learn": lambda: learn(config, out, command),
         "evaluate": lambda: measure(config, out, command),
         "report": lambda: offline.report(out),
     }
@@ -86,33 +89,40 @@ def label(config: Config, out: Path, command: str) -> None:
     def make(partial: Path) -> dict[str, Any]:
         targets = _load(out, config["target"])
         sources = [Source(made := _load(out, task), asked(made, settings["teacher"])) for task in config["source"]]
+        known = sum(len(s.trajectories) * (len(s.trajectories) - 1) // 2 for s in sources)
         begin = time.process_time()
         fitted = _labeler(config).fit(sources, targets)
         spent = (time.process_time() - begin) / len(sources)
-        found = accuracy(fitted, targets) | {"cpu_seconds": round(spent, 2)}
+        truth = Teacher(criterion=settings["teacher"]).scores(targets)  # to judge by, once the labels are fixed
+        found = accuracy(fitted, targets, truth) | {"cpu_seconds": round(spent, 2)}
         raw = Transfer(features="raw", fused=0.0, smoothing=0.0, seed=config["seed"]).fit(sources, targets)
-        found["raw_observations"] = accuracy(raw, targets)["accuracy"]
-        _picture(config, out, fitted, sources, targets)
+        found["raw_observations"] = accuracy(raw, targets, truth)["accuracy"]
+        _picture(config, out, fitted, sources, truth)
         pairs = _pairs(fitted, targets, config)
         PreferenceStore(TrajectoryStore(out / "episodes" / config["target"] / "store")).append(pairs)
         write_json(partial / "pairs.json", [[p.first.episode, p.second.episode, p.prob_first] for p in pairs])
-        return {"transfer": found, "pairs": len(pairs)}
+        return {"transfer": found, "pairs": len(pairs), "source_answers": known}
 
-    done = unit(out / "labels", make)
-    said = done["transfer"]
+    said = unit(out / "labels", make)["transfer"]
+    rows = [(name.replace("_", " "), "undecided" if v is None else f"{v:.3f}") for name, v in said.items()]
+    shown = dict(rows)
     print(
-        f"transfer: accuracy {said['accuracy']:.3f} (confident half {said['confident_half_accuracy']:.3f}, coverage {said['coverage']:.2f}); "
-        f"smoother wins {said['jitter_rule']:.3f}, raw observations {said['raw_observations']:.3f}", flush=True,
+        f"transfer: accuracy {shown['accuracy']} (confident half {shown['confident half accuracy']}, coverage {shown['coverage']}); "
+        f"smoother wins {shown['jitter rule']}, raw observations {shown['raw observations']}", flush=True,
     )  # fmt: skip
-    write_json(
-        out / "metrics.json",
-        offline.head(config, command) | {"transfer": said, "pairs": done["pairs"], "policies": {}, "tests": []},
-    )
-    rows = [(name.replace("_", " "), f"{value:.3f}") for name, value in said.items()]
+    write_json(out / "metrics.json", _begun(config, out, command))
     reward_page.write(
         out, f"Transfer from {', '.join(config['source'])} to {config['target']}", [("Transfer", ("measure", "value"), rows)],
         [out / "figures" / "coupling.png"], command,
     )  # fmt: skip
+
+
+def _begun(config: Config, out: Path, command: str) -> Config:
+    """metrics.json as far as the finished stages say: what the transfer was worth and, once they are learned, the rewards."""
+    done, judged = read_json(out / "labels" / "done.json"), out / "rewards" / "quality.json"
+    found = {"transfer": done["transfer"], "pairs": done["pairs"], "source_answers": done.get("source_answers")}
+    rewards = {"rewards": read_json(judged)} if judged.exists() else {}
+    return offline.head(config, command) | found | rewards | {"policies": {}, "tests": []}
 
 
 def asked(trajectories: list[Trajectory], criterion: str) -> np.ndarray:
@@ -130,13 +140,12 @@ def _labeler(config: Config) -> Transfer:
     return made
 
 
-def accuracy(fitted: Transfer, targets: list[Trajectory]) -> dict[str, float]:
-    """How often the carried preference is the one of the target's true return, beside rules that carry nothing over.
+def accuracy(fitted: Transfer, targets: list[Trajectory], returns: np.ndarray) -> dict[str, float | None]:
+    """How often the carried preference is the one of the target's true returns (N,), beside rules that carry nothing over.
 
-    Over all pairs of unequal return; no preference (S = 0) counts as half. `chance` is what a coin gets.
+    Over all pairs of unequal return (None where there is none); no preference (S = 0) counts as half. `chance` is what a coin gets.
     """
     assert fitted.fitted is not None
-    returns = np.array([t.reward.sum() for t in targets])
     i, j = np.triu_indices(len(targets), 1)
     decided = returns[i] != returns[j]
     i, j = i[decided], j[decided]
@@ -146,11 +155,10 @@ def accuracy(fitted: Transfer, targets: list[Trajectory]) -> dict[str, float]:
     surest = np.argsort(-np.abs(moved), kind="stable")[: max(1, len(moved) // 2)]
     jitter = np.array([np.square(np.diff(t.action, axis=0)).sum() for t in targets])
     smoother = 0.5 + 0.5 * np.sign(jitter[j] - jitter[i]) * truth
-    return {
-        "accuracy": float(right.mean()), "confident_half_accuracy": float(right[surest].mean()),
-        "coverage": float((np.abs(moved) >= max(fitted.least(), 1e-12)).mean()), "jitter_rule": float(smoother.mean()),
-        "chance": 0.5, "decided_pairs": len(moved),
-    }  # fmt: skip
+    sure = np.abs(moved) >= max(fitted.least(), 1e-12)
+    shares = {"accuracy": right, "confident_half_accuracy": right[surest], "coverage": sure, "jitter_rule": smoother}
+    found = {name: float(each.mean()) if len(each) else None for name, each in shares.items()}
+    return {**found, "chance": 0.5, "decided_pairs": len(moved)}
 
 
 def _pairs(fitted: Transfer, targets: list[Trajectory], config: Config) -> list[Pair]:
@@ -170,14 +178,14 @@ def _pairs(fitted: Transfer, targets: list[Trajectory], config: Config) -> list[
     ]  # fmt: skip
 
 
-def _picture(config: Config, out: Path, fitted: Transfer, sources: list[Source], targets: list[Trajectory]) -> None:
+def _picture(config: Config, out: Path, fitted: Transfer, sources: list[Source], truth: np.ndarray) -> None:
     assert fitted.fitted is not None
     plans = {task: c.plan for task, c in zip(config["source"], fitted.fitted.couplings, strict=True)}
     ranks = {task: s.prob_first.mean(axis=1) for task, s in zip(config["source"], sources, strict=True)}
-    coupling(out / "figures" / "coupling.png", plans, ranks, np.array([t.reward.sum() for t in targets]))
+    coupling(out / "figures" / "coupling.png", plans, ranks, truth)
 
 
-def learn(config: Config, out: Path) -> None:
+def learn(config: Config, out: Path, command: str) -> None:
     """A reward per kind of label, and a policy per arm, all from the same target episodes.
 
     What the transfer says is how sure it is, not how often people would agree, so the reward learns its sides: from its shades
@@ -187,6 +195,11 @@ def learn(config: Config, out: Path) -> None:
 
     targets = _load(out, config["target"])
     rows = read_json(out / "labels" / "pairs.json")
+    if not rows:
+        raise InputError(
+            "pearl: got no carried answer about the target, wanted some. The sources' answers are all ties, or labeler.coverage and "
+            "labeler.threshold leave none."
+        )
     windows = [(Window(a, 0, len(targets[a])), Window(b, 0, len(targets[b]))) for a, b, _ in rows]
     sides = [0.5 + 0.5 * float(np.sign(p - 0.5)) for _, _, p in rows]
     carried = [Pair(a, b, side, source="transfer") for (a, b), side in zip(windows, sides, strict=True)]
@@ -210,6 +223,7 @@ def learn(config: Config, out: Path) -> None:
         unit(out / "rewards" / name, make)
         models[name] = out / "rewards" / name / "model"
     _judge_rewards(out, models, targets, oracle)
+    write_json(out / "metrics.json", _begun(config, out, command))
     arms: dict[str, str | Path] = {
         "transfer": models["transfer"],
         "oracle": models["oracle"],
@@ -226,14 +240,14 @@ def _judge_rewards(out: Path, models: dict[str, Path], targets: list[Trajectory]
     truth = batch.prob_first.double().numpy()
     curves = {f"reward from {name}": (probabilities(load(path), batch), truth) for name, path in models.items()}
     reliability(out / "figures" / "calibration.png", curves)
-    before = read_json(out / "metrics.json")
-    write_json(out / "metrics.json", before | {"rewards": {name: quality(*curve) for name, curve in curves.items()}})
+    write_json(out / "rewards" / "quality.json", {name: quality(*curve) for name, curve in curves.items()})
 
 
 def measure(config: Config, out: Path, command: str) -> None:
     """Open the evaluation resets of the target and complete metrics.json."""
     policies = {name: str(out / "arms" / name / "policy") for name in config["transfer"]["arms"]}
     table = evaluate({**config, "env": _env(config, config["target"])}, policies, out / "evaluation", config["workers"])
+    write_json(out / "metrics.json", _begun(config, out, command))
     offline.finish(config, out, table, summary, command, "transfer")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,19 +40,19 @@ class Split:
     """Episodes that no training pair may touch."""
 
 
-def split_pairs(pairs: Sequence[Pair], episodes: int, share: float, seed: int) -> Split:
+def split_pairs(pairs: Sequence[Pair], episodes: int, share: float, seed: int, scarce: bool = False) -> Split:
     """By the rows' own `split` where they carry one, else by episode: a `share` of the episodes is held out, unlabelled ones first.
 
-    Pairs between the two parts are left out of both.
+    Pairs between the two parts are left out of both; `scarce` holds out episodes of few answers first, so that fewer are lost.
     """
     if any(p.split for p in pairs):
         train = [p for p in pairs if p.split == "train"]
         held = [p for p in pairs if p.split in ("val", "test")]
         used = {w.episode for p in train for w in (p.first, p.second)}
         return Split(train, held, [e for e in range(episodes) if e not in used])
-    labelled = {w.episode for p in pairs for w in (p.first, p.second)}
+    answers = Counter(w.episode for p in pairs for w in (p.first, p.second))
     order = np.random.default_rng([seed, 11]).permutation(episodes).tolist()
-    order.sort(key=lambda e: e in labelled)  # stable: unlabelled ones first, each part in random order
+    order.sort(key=lambda e: answers[e] if scarce else e in answers)  # stable: equal ones stay in random order
     out = set(order[: round(share * episodes)])
     return Split(
         [p for p in pairs if p.first.episode not in out and p.second.episode not in out],
@@ -70,18 +71,28 @@ def flip_labels(prob_first: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.where(turned, 1 - prob_first, prob_first)
 
 
+def thinning(pairs: Sequence[Pair]) -> int:
+    """Every how many steps windows are looked at: 4 where one of them is long, else 1."""
+    return 4 if max((w.end - w.start for p in pairs for w in (p.first, p.second)), default=0) > LONG else 1
+
+
 def batch_of(
-    trajectories: Sequence[Trajectory], pairs: Sequence[Pair], prob_first: np.ndarray | None = None
-) -> PreferenceBatch:
-    """Tensors of answered pairs; long windows are thinned."""
+    trajectories: Sequence[Trajectory], pairs: Sequence[Pair], prob_first: np.ndarray | None = None, stride: int | None = None
+) -> PreferenceBatch:  # fmt: skip
+    """Tensors of answered pairs, every `stride`-th step of them (None: as `thinning` says)."""
     first, second = (
         [trajectories[w.episode].window(w.start, w.end) for w in windows]
         for windows in ([p.first for p in pairs], [p.second for p in pairs])
     )
-    longest = max(len(t) for t in (*first, *second))
     labels = np.array([p.prob_first for p in pairs]) if prob_first is None else prob_first
     weight = np.array([p.weight for p in pairs])
-    return pair_batch(first, second, labels, weight, stride=4 if longest > LONG else 1)
+    return pair_batch(first, second, labels, weight, stride=thinning(pairs) if stride is None else stride)
+
+
+def criterion_of(rows: Sequence[Pair]) -> str | None:
+    """What the scripted teacher of all rows goes by; None where there are others, or several."""
+    found = {p.criterion if p.source == "scripted" else "" for p in rows}
+    return found.pop() if len(found) == 1 and found <= set(CRITERIA) else None
 
 
 def more_questions(trajectories: Sequence[Trajectory], split: Split, wanted: int, seed: int) -> list[Pair]:
@@ -90,8 +101,8 @@ def more_questions(trajectories: Sequence[Trajectory], split: Split, wanted: int
     Windows are as long as the labelled ones. People, models and unknown teachers are asked nothing.
     """
     rows = [*split.train, *split.held_out]
-    criteria = {p.criterion for p in rows if p.source == "scripted"}
-    if len(criteria) != 1 or any(p.source != "scripted" for p in rows) or not criteria <= set(CRITERIA):
+    criterion = criterion_of(rows)
+    if criterion is None:
         return []
     rng = np.random.default_rng([seed, 17])
     lengths = [p.first.end - p.first.start for p in rows]
@@ -105,7 +116,7 @@ def more_questions(trajectories: Sequence[Trajectory], split: Split, wanted: int
         if (second, first) not in asked:
             asked[first, second] = None
     sides = [[trajectories[w.episode].window(w.start, w.end) for w in side] for side in zip(*asked, strict=True)]
-    answers = Teacher(criterion=criteria.pop()).label(*sides) if asked else np.zeros(0)
+    answers = Teacher(criterion=criterion).label(*sides) if asked else np.zeros(0)
     return [Pair(a, b, float(p)) for (a, b), p in zip(asked, answers, strict=True) if not np.isnan(p)]
 
 
@@ -119,7 +130,10 @@ def questions(
 ) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on, at most `most` of them, and clean pairs of held-out episodes to judge on."""
     seed = config["seed"]
-    split = split_pairs(pairs, len(trajectories), config["held_out"]["episodes"], seed)
+    share = config["held_out"]["episodes"]
+    split = split_pairs(pairs, len(trajectories), share, seed)
+    if (most is None or len(split.train) < most) and criterion_of(pairs):  # its teacher can be asked about any episode
+        split = split_pairs(pairs, len(trajectories), share, seed, scarce=True)
     train = split.train
     if most is not None and most < len(train):
         chosen = np.random.default_rng([seed, 19]).permutation(len(train))[:most]
@@ -142,7 +156,8 @@ def fit_and_judge(
     seed = config["seed"]
     train, judged = questions(config, trajectories, pairs, most)
     labels = flip_labels(np.array([p.prob_first for p in train]), config["label_flips"], seed)
-    batch = batch_of(trajectories, train, labels)
+    stride = thinning([*train, *judged])
+    batch = batch_of(trajectories, train, labels, stride)
     torch.manual_seed(seed)
     model = instantiate(config["reward"], _partial_=True)(
         dims=Dims(batch.first.observation.shape[-1], batch.first.action.shape[-1])
@@ -155,7 +170,7 @@ def fit_and_judge(
     found: dict[str, Any] = {"train": quality(prob, labels), "held_out": None}
     if judged:
         clean = np.array([p.prob_first for p in judged])
-        unseen = probabilities(model, batch_of(trajectories, judged))
+        unseen = probabilities(model, batch_of(trajectories, judged, stride=stride))
         curves["held out"] = (unseen, clean)
         found["held_out"] = quality(unseen, clean)
     found |= {

@@ -15,7 +15,7 @@ from robopref.stages.collect import collect_policy, mixture, scripted, write
 from robopref.stages.environments import roll
 from robopref.stages.evaluate import outcomes, summary
 from robopref.stages.evidence import check_compared, labelled_pairs, read_rounds
-from robopref.stages.label import ask
+from robopref.stages.label import ask, ask_lists
 from robopref.stages.origin import provenance
 from robopref.stages.pictures import drawn, load_episodes, pictures_of, settings_of
 from robopref.stages.ranking import from_answers
@@ -52,8 +52,14 @@ def collect(config: Config, out: Path) -> str:
 
 
 def label(config: Config, out: Path) -> str:
-    """Ask `pairs` questions about a store; the answers go into its sidecar."""
+    """Ask `pairs` questions about a store, in ranked lists where `list_budget` says so; the answers go into its sidecar."""
     store, count = _store(config, "label"), config["pairs"]
+    if config["list_budget"]:
+        trajectories, budget = store.load(), config["list_budget"]
+        asked, new = ask_lists(
+            store, trajectories, config["labeler"], count, budget, config["seed"], config["labeler_name"]
+        )
+        return f"{new} answers, implied by lists from {asked} questions, stored in {store.root / 'meta/preferences'}"
     new = ask(store, store.load(), config["labeler"], count, config["seed"], config["labeler_name"])
     known = f"; {count - new} were stored already (another seed asks others)" if new < count else ""
     return f"{new} answers stored in {store.root / 'meta/preferences'}{known}"
