@@ -27,6 +27,11 @@ _FIXED[:, 2, 3] = D * _CA
 _FIXED[:, 3, 3] = 1.0
 _FIXED[:, 1, 2] = -_SA
 _FIXED[:, 2, 2] = _CA
+# What the cosine and the sine of each joint add to it, (7, 4, 4).
+_COSINE, _SINE = np.zeros((7, 4, 4)), np.zeros((7, 4, 4))
+_COSINE[:, 0, 0], _COSINE[:, 1, 1], _COSINE[:, 2, 1] = 1.0, _CA, _SA
+_SINE[:, 0, 1], _SINE[:, 1, 0], _SINE[:, 2, 0] = -1.0, _CA, _SA
+_BASE = np.eye(4)
 _TO_FLANGE = np.eye(4)
 _TO_FLANGE[2, 3] = FLANGE
 _TO_GRASP = np.eye(4)
@@ -41,13 +46,9 @@ Pose = tuple[float, float, float, float, float, float, float, float, float, floa
 
 def frames(q: np.ndarray) -> np.ndarray:
     """Poses of base, joints 1 to 7 and flange in the base frame: (..., 7) -> (..., 9, 4, 4)."""
-    c, s = np.cos(q), np.sin(q)
-    local = np.broadcast_to(_FIXED, (*q.shape, 4, 4)).copy()  # (..., 7, 4, 4)
-    local[..., 0, 0], local[..., 0, 1] = c, -s
-    local[..., 1, 0], local[..., 1, 1] = s * _CA, c * _CA
-    local[..., 2, 0], local[..., 2, 1] = s * _SA, c * _SA
+    local = np.cos(q)[..., None, None] * _COSINE + np.sin(q)[..., None, None] * _SINE + _FIXED  # (..., 7, 4, 4)
     poses = np.empty((*q.shape[:-1], 9, 4, 4))
-    poses[..., 0, :, :] = np.eye(4)
+    poses[..., 0, :, :] = _BASE
     poses[..., 1, :, :] = local[..., 0, :, :]
     for joint in range(1, 7):
         np.matmul(poses[..., joint, :, :], local[..., joint, :, :], out=poses[..., joint + 1, :, :])
