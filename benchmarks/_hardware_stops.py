@@ -38,6 +38,10 @@ class Stop:
     overshoot: float
     fastest: float
     """Largest joint speed from 100 ms before the last command until the arm stood."""
+    told: float = float("inf")
+    """Seconds until what the guard told the arm stood."""
+    told_beyond: float = float("inf")
+    """Radians that it went beyond the place where it came to rest."""
     why: list[str] = field(default_factory=list)
     again: float = float("inf")
     """Seconds until the arm ran by itself after the part was started again."""
@@ -50,6 +54,8 @@ def rows(speed: float, name: str, repeats: int) -> dict[str, Row]:
     shown = [{key: figure(x) if isinstance(x, float) else x for key, x in asdict(one).items()} for one in found]
     return {
         f"live_stop_s_speed_{name}": most(max(one.seconds for one in found), 0.35, stops=shown, **ran),
+        f"live_told_stop_s_speed_{name}": most(max(one.told for one in found), 0.35),
+        f"live_told_overshoot_rad_speed_{name}": most(max(one.told_beyond for one in found), 0.01),
         f"live_overshoot_rad_speed_{name}": most(max(one.overshoot for one in found), 0.01),
         f"live_stops_missing_speed_{name}": most(
             sum(one.again == float("inf") for one in found) + 2 * repeats - len(found), 0
@@ -127,7 +133,7 @@ async def _kill(name: str, part: Any, agent: Any, scale: float) -> tuple[Stop, f
     at = time.monotonic()
     await asyncio.to_thread(part.kill)
     await asyncio.sleep(2.5)  # a chunk lasts 1.07 s
-    stop = Stop(name, float("inf"), float("inf"), 0.0, list(agent.status.get("why", [])))
+    stop = Stop(name, float("inf"), float("inf"), 0.0, why=list(agent.status.get("why", [])))
     adopted = len(agent.tally.adopted_ages)
     part.start()
     stop.again = await reaches(lambda: running(agent) and len(agent.tally.adopted_ages) > adopted, 60.0)
@@ -135,7 +141,7 @@ async def _kill(name: str, part: Any, agent: Any, scale: float) -> tuple[Stop, f
 
 
 def _taken(journal: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(times of commands that the guard took, times of its steps, positions (n, 7) it commanded there)."""
+    """(times of commands that the guard took, times of its steps, what it told the arm there: positions and velocities (n, 2, 7))."""
     from robopref.hardware.reasons import REFUSED
 
     taken, times, places = [], [], []
@@ -148,7 +154,7 @@ def _taken(journal: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             taken.append(arguments[1])
         elif name == "tick":
             times.append(arguments[0])
-            places.append(result[0])
+            places.append(result[:2])
     return np.array(taken), np.array(times), np.array(places)
 
 
@@ -166,9 +172,11 @@ def _judged(
     states: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> Stop:
     """Measure one stop: between the kill and 2.5 s later, by the arm's own states."""
-    taken, times, places = journal
+    taken, times, motion = journal
     stamps, q, dq = states
     last = taken[taken < at + 2.0].max()
+    stopping = (times > last) & (times < at + 2.4)
+    _told(stop, times[stopping] - last, *motion[stopping].swapaxes(0, 1))
     before, after = (stamps >= last - 0.1) & (stamps <= last), (stamps > last) & (stamps < at + 2.4)
     if not before.any() or after.sum() < 50:
         return stop  # nothing heard: infinite
@@ -178,8 +186,17 @@ def _judged(
     if end < len(speed):
         stop.seconds = float(stamps[after][end] - last)
     stop.fastest = float(np.abs(dq[before | (after & (stamps < last + 0.3))]).max())
-    rest = places[(times > last) & (times < at + 2.4)][-1]
+    rest = motion[stopping][-1, 0]
     way = rest - q[before][-1]
     beyond = (q[after] - rest) * np.sign(way)
     stop.overshoot = max(0.0, float(beyond[:, np.abs(way) > _TRAVEL].max(initial=0.0)))
     return stop
+
+
+def _told(stop: Stop, since: np.ndarray, q: np.ndarray, v: np.ndarray) -> None:
+    """Measure what the guard told the arm (n, 7) after its last command: the same limits as for the arm itself."""
+    moving = np.flatnonzero(np.abs(v).max(1) > STILL)
+    end = int(moving[-1]) + 1 if len(moving) else 0
+    if end < len(since):
+        stop.told = float(since[end])
+    stop.told_beyond = max(0.0, float(((q - q[-1]) * np.sign(q[-1] - q[0])).max()))

@@ -8,9 +8,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .limits import FR3, Limits
+
 _LOG = logging.getLogger(__name__)
 ENDED = "the 1 kHz loop had ended:"
 """How the log begins to say why."""
+# The loop below is a spring with a damper from the joints to where it was told to be. It damps the joints' own speed, so they follow damping /
+# stiffness seconds behind: 50 ms here (with its own gains 83, the last joint 300, which went on for a second after the guard stood). Its place
+# is never more than the leash ahead of a joint, which bounds the speed, too: 0.1 rad / 50 ms. Damping the error of speed instead, or twice
+# this stiffness, stands no sooner or rings in the simulator: torques may change by 1000 Nm/s only.
+_TRACKING = {
+    "joint_stiffness": [1200.0, 1200.0, 1000.0, 1000.0, 400.0, 300.0, 200.0],
+    "joint_damping": [60.0, 60.0, 50.0, 50.0, 20.0, 15.0, 10.0],
+    "leash": 0.1,
+}
+_INSET = 0.0501
+"""Radians inside the arm's limits beyond which the loop below ends at once; what the guard moves may be a few milliradians farther."""
 _MODES = ("other", "idle", "move", "guiding", "reflex", "user_stopped", "automatic_error_recovery")
 
 
@@ -70,8 +83,16 @@ class BackendError(RuntimeError):
 class FrankaBackend:
     """A Franka arm (FR3 or Panda) or the protocol simulator through franka-rs."""
 
-    def __init__(self, address: str, fraction: float = 1.0, realtime: str = "enforce", gripper: bool = True) -> None:
+    def __init__(
+        self,
+        address: str,
+        limits: Limits = FR3,
+        fraction: float = 1.0,
+        realtime: str = "enforce",
+        gripper: bool = True,
+    ) -> None:
         self.address, self._fraction, self._realtime, self._with_gripper = address, fraction, realtime, gripper
+        self._low, self._high = limits.q_min + _INSET, limits.q_max - _INSET
         self._robot: Any = None
         self._loop: Any = None
         self._gripper: Any = None
@@ -108,7 +129,8 @@ class FrankaBackend:
 
         self.stop()
         try:
-            self._loop = self._robot.joint_targets(fraction=self._fraction, max_deviation=6.0)
+            told = {"fraction": self._fraction, "max_deviation": 6.0} | _TRACKING
+            self._loop = self._robot.joint_targets(**told)
             self._loop.__enter__()
         except franka.FrankaError as error:
             self._loop = None
@@ -121,7 +143,7 @@ class FrankaBackend:
 
         if self._loop is not None:
             try:
-                self._loop.move_to(q)
+                self._loop.move_to(np.clip(q, self._low, self._high))
             except franka.FrankaError as error:
                 self._loop = None
                 _LOG.warning("%s a position was refused: %s", ENDED, error)

@@ -128,7 +128,7 @@ def main(words: list[str] | None = None) -> None:
     latch = Latch(given.stop_file or place(given.address))
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     ros = rclpy.create_node("robopref_arm")
-    backend = FrankaBackend(given.address, realtime=given.realtime, gripper=not given.no_gripper)
+    backend = FrankaBackend(given.address, guard.limits, realtime=given.realtime, gripper=not given.no_gripper)
     journal = Journal(guard, given.journal)
     node = ArmNode(guard, backend, RosTransport(ros, given.arm), journal, latch=latch)
     executor = SingleThreadedExecutor()

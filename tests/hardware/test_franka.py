@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections import deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from robopref.hardware.franka import ArmNode, ArmState, BackendError, FrankaBack
 from robopref.hardware.guard import Guard, Settings
 from robopref.hardware.journal import Journal, replay
 from robopref.hardware.latch import Latch, place
-from robopref.hardware.limits import FR3
+from robopref.hardware.limits import FR3, PANDA
 from robopref.hardware.reasons import Reason, State
 from robopref.hardware.rosbridge import RosBridge
 from robopref.hardware.testing import processes
@@ -334,6 +335,18 @@ def test_a_journal_replays_bit_for_bit_and_notices_a_changed_bit(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{", "3", '{"op"', "x" * 2000, "[" * 900])
 def test_a_broken_control_message_is_nothing(text):
     assert control(text) == {}
+
+
+@pytest.mark.parametrize("arm", [FR3, PANDA], ids=lambda arm: arm.name)
+def test_no_place_is_handed_on_at_which_the_loop_below_would_end(arm):
+    pytest.importorskip("franka")
+    backend, told = FrankaBackend("nowhere", arm), []
+    backend._loop = SimpleNamespace(move_to=told.append, running=True)
+    for q in (arm.q_min - 1.0, arm.stop_min + 0.045, HOME, arm.stop_max, arm.q_max + 1.0):
+        backend.move_to(q)
+    # franka-rs refuses what is less than 0.05 rad inside the limits, and its loop ends there.
+    assert all((q > arm.q_min + 0.05).all() and (q < arm.q_max - 0.05).all() for q in told)
+    assert np.array_equal(told[2], HOME)
 
 
 @pytest.fixture
