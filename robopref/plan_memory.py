@@ -7,7 +7,6 @@ buffers of single kernels, about a fifth in the test that compares with memory r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,15 +194,13 @@ def _builder(options: dict[str, str], dims: Dims) -> tuple[Callable[[], nn.Modul
 def _of_folder(folder: Path) -> tuple[Callable[[], nn.Module], str]:
     """A folder of this package, of OpenVLA or of lerobot, told by the keys of its config.json."""
     from robopref.checkpoint import outline
+    from robopref.networks.backbones import read_object
     from robopref.policies import lerobot_act, lerobot_diffusion, openvla
 
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder}: got no config.json, wanted a model folder. Check checkpoint=DIR.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: got broken JSON ({error}). Copy the folder again.") from error
+    config = read_object(path)
     if config.get("model_type") == "openvla":
         told = openvla.arguments(folder)
         told["data"] = told["data"] or next(iter(config.get("norm_stats") or {}), "")  # memory is the same for all

@@ -45,9 +45,11 @@ OPTIONAL = ("episodes",)
 """Keys that may be null."""
 
 
+LISTS = ("plackett_luce", "list_softmax", "lambda_rank")
+"""Learners that want every rollout of a reset ranked."""
 CHOICES = {
-    "rank_by": ("reward", "scores", "answers"), "pairing": ("best_worst", "rejection", "semi_policy"),
-    "learner": ("align", "conditioned", "mapo", "fkpd", "diffusion_cpl"), "best_of.actor": ("reference", "aligned"),
+    "rank_by": ("reward", "scores", "answers"), "pairing": ("best_worst", "rejection", "semi_policy", "curriculum"),
+    "learner": ("align", "conditioned", "mapo", "fkpd", "diffusion_cpl", *LISTS, "kto", "bco", "apo_zero", "d2o"), "best_of.actor": ("reference", "aligned"),
 }  # fmt: skip
 """Key -> the words it may be."""
 BASELINES = ("cloned", "filtered", "plain_dpo", "aligned_no_pairs", "diffusion_cpl", "fkpd", "mapo")
@@ -104,6 +106,23 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
     yield (
         config["rank_by"] != "reward" and config["choose"]["resets"] > 0,
         f"choose.resets: got {config['choose']['resets']} with rank_by={config['rank_by']}, which learns no reward to choose by, wanted 0.",
+    )
+    yield (
+        config["rank_by"] == "answers" and config["learner"] in LISTS,
+        f"learner={config['learner']}: got rank_by=answers, wanted every rollout of a reset ranked. Take rank_by=reward or scores.",
+    )
+    yield (
+        config["rank_by"] != "reward" and config["pairing"] == "curriculum",
+        f"pairing=curriculum: got rank_by={config['rank_by']}, which says no more than who won, wanted rank_by=reward: it opens clear pairs first.",
+    )
+    yield (
+        bool(objectives["others"]) and config["learner"] != "align",
+        f"objectives.others: got {len(objectives['others'])} with learner={config['learner']}, which does not weigh them, wanted learner=align.",
+    )
+    yield (
+        bool(objectives["others"]) and ".pairwise." not in str(config["loss"].get("_target_", "")),
+        f"objectives.others: got loss={config['loss'].get('_target_')}, wanted one on the difference of two scores, such as loss=sigmoid:\n"
+        "what the other objectives say is a lead of one side over the other.",
     )
     yield (
         config["rank_by"] == "answers" and config["pairing"] == "rejection",

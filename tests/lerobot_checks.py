@@ -111,3 +111,13 @@ def bad_folders(kind, folder):
     refused(kind, folder, "normaliser is missing", without("policy_preprocessor.json"))
     refused(kind, folder, "without model.safetensors", without("model.safetensors"))
     refused(kind, folder, "without config.json", without("config.json"))
+
+    def torn(pattern):
+        def half(copy):
+            (path,) = copy.glob(pattern)
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+        return half
+
+    refused(kind, folder, "config.json: got broken JSON", torn("config.json"))
+    refused(kind, folder, "got a torn file", torn("policy_preprocessor_step_*normalizer*.safetensors"))

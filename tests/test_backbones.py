@@ -118,8 +118,14 @@ def test_weights_that_do_not_fit_are_named(made):
         "transformers": {"num_hidden_layers": 3},
     }
     (folder / "config.json").write_text(json.dumps({**config, **other[library]}))
-    with pytest.raises(InputError, match=r"weights do not fit \(.*got .*wanted"):
+    with pytest.raises(InputError, match=r"weights do not fit \(.*got "):
         Backbone(describe(folder), folder)
+    if library == "transformers":  # the same layers, each of another width
+        (folder / "config.json").write_text(
+            json.dumps({**config, "intermediate_size": config["intermediate_size"] + 8})
+        )
+        with pytest.raises(InputError, match=r"weights do not fit \((.*got \(\d.*wanted \(\d){2}"):
+            Backbone(describe(folder), folder)
 
 
 def test_resnet18_takes_a_checkpoints_weights_into_its_group_norms(tmp_path):
@@ -142,6 +148,10 @@ def test_a_missing_folder_says_how_to_get_one(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"without config\.json"):
         describe(tmp_path / "empty")
+    for torn, said in (('{"torchvision": ', "broken JSON"), ("[1]", "wanted a JSON object")):
+        (tmp_path / "empty/config.json").write_text(torn)
+        with pytest.raises(InputError, match=said):
+            describe(tmp_path / "empty")
     (tmp_path / "empty/config.json").write_text("{}")
     with pytest.raises(InputError, match="whose model is it"):
         describe(tmp_path / "empty")

@@ -87,6 +87,8 @@ def test_grape_ranks_by_scores_that_hold_the_acting_policy_s_likelihood(grape):
     assert policy.spec.execute == 8 and len({float(t.extra["log_prob"][0, 0]) for t in store}) > 1
     page = (out / "report.html").read_text()
     assert "KL" in page and "gate resets" in page
+    assert "How good is this trajectory?" in page and "Which of these two" not in page, "nothing was compared"
+    assert "never the simulator" not in page and "a score may look at success" in page
 
 
 def test_a_loop_that_was_cut_off_goes_on_to_the_same_result(grape, tmp_path, monkeypatch):
@@ -103,6 +105,32 @@ def test_a_loop_that_was_cut_off_goes_on_to_the_same_result(grape, tmp_path, mon
         run("grape", tmp_path / "cut")
     monkeypatch.setattr(rounds, "compare", compare)
     assert timeless(run("grape", tmp_path / "cut")) == timeless(grape[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", ["learner=kto", "learner=plackett_luce", "learner=d2o", "pairing=curriculum"])
+def test_the_same_loop_learns_from_lists_flags_and_a_curriculum(more, tmp_path):
+    main(
+        "run",
+        [
+            *words("align_metaworld", more, "baselines=[]", "rounds.count=1", "choose.resets=3"),
+            f"out={tmp_path / 'run'}",
+        ],
+    )
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert set(metrics["policies"]) == {"base", "aligned"} and metrics["labels_asked"] == 12
+    (row,) = metrics["guard"]
+    assert row["pairs"] >= 1 and row["anchors"] >= 1
+    base = load(tmp_path / "run" / json.loads((tmp_path / "run/base/base.json").read_text())["policy"]).state_dict()
+    learned = load(tmp_path / "run/arms/aligned/round-0/align/policy").state_dict()
+    assert any(not torch.equal(base[k], learned[k]) for k in base)
+
+
+@pytest.mark.parametrize("wrong", [["loss=robust", "loss.flip=0.6"], ["loss=exo", "loss.flip=0"]])
+def test_a_loss_with_impossible_numbers_is_told_before_the_folder_is_claimed(tmp_path, wrong):
+    with pytest.raises(InputError, match=r"loss\.flip: got"):
+        main("run", [*words("align_metaworld", *wrong), f"out={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_objective_is_another_labeler(tmp_path):
@@ -125,6 +153,10 @@ def test_another_objective_is_another_labeler(tmp_path):
         (["rank_by=scores", "choose.resets=0", "labeler=people", "dataset=x"], "do not score"),
         (["rank_by=answers"], "learns no reward to choose by"),
         (["rank_by=answers", "choose.resets=0", "pairing=rejection"], "every rollout ranked"),
+        (["rank_by=answers", "choose.resets=0", "learner=plackett_luce"], "every rollout of a reset ranked"),
+        (["experiment=grape", "pairing=curriculum"], "how far|clear pairs first"),
+        (["experiment=modpo", "learner=kto"], "does not weigh them"),
+        (["experiment=modpo", "loss=bco"], "difference of two scores"),
     ],
 )
 def test_a_contradiction_is_told_before_anything_runs(wrong, said):

@@ -3,14 +3,17 @@
 import pytest
 import torch
 from small_alignment import LOOP, settings, taught, trajectory
-from test_vla import point_mass
+from test_vla import EYES, SMALL, point_mass
 
 from robopref.arrays import InputError
 from robopref.checkpoint import load, save
+from robopref.networks.transformer import Block
+from robopref.policies.vla import TokenVLA
 from robopref.stages import vla
 from robopref.stages.align import align_policy
 from robopref.stages.ranking import Ranking
 from robopref.stages.steps import adapted
+from robopref.types import Dims
 
 LORA = {"lora": {"rank": 2, "alpha": 4.0, "targets": [], "root": ""}}
 
@@ -54,6 +57,16 @@ def test_a_collapse_is_rolled_back_to_the_policy_without_adapters(setting, tmp_p
 def test_where_the_reference_would_act_or_learn_adapters_are_refused(setting, more):
     with pytest.raises(InputError, match="Set lora"):
         adapted({"rounds": {"guidance": 0.0}, **LOOP, **LORA, **more}, setting[0], 0)
+
+
+def test_blocks_are_computed_again_where_it_is_asked_for(setting):
+    policy = TokenVLA(Dims(3, 1), EYES, horizon=3, execute=3, bins=3, **SMALL)
+    config = {"rounds": {"guidance": 0.0}, **LOOP, **LORA}
+    for asked in (False, True):
+        learned = adapted({**config, "lora": {**LORA["lora"], "rank": 0}, "recompute": asked}, policy, 0)
+        assert {m.recompute for m in learned.modules() if isinstance(m, Block)} == {asked}
+    with pytest.raises(InputError, match="without transformer blocks"):
+        adapted({**config, "recompute": True}, setting[0], 0)
 
 
 def test_a_vla_run_learns_by_adapters(tmp_path):

@@ -1,6 +1,10 @@
 """Lists, single trajectories, losses without reference, triples and several objectives: identities, gradients, refused input."""
 
+import inspect
 import math
+import re
+from importlib import import_module
+from importlib.resources import files
 
 import pytest
 import torch
@@ -8,8 +12,21 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from robopref.arrays import InputError
-from robopref.losses import divergences, listwise, multi_objective, pairwise, reference_free, triple, unpaired
+from robopref.losses import (
+    contrastive,
+    divergences,
+    listwise,
+    marks,
+    members,
+    multi_objective,
+    outcomes,
+    pairwise,
+    reference_free,
+    triple,
+    unpaired,
+)
 from robopref.losses.optimal_transport import aot, aot_unpaired
+from robopref.types import PreferenceBatch, Segments
 
 LISTS = [listwise.plackett_luce, listwise.list_softmax, listwise.lambda_rank]
 REFERENCE_FREE = [
@@ -41,27 +58,29 @@ def every_loss(dtype=torch.float64):
     rho, grade, mask = draw(5, 6, seed=4), draw(5, 6, seed=5), torch.ones(5, 6, dtype=dtype)
     mask[0, 4:], mask[2, 2:] = 0, 0
     negative = (-draw(2, 7, seed=6).abs() - 0.1).unbind()
-    found = {f"list/{loss.__name__}": (lambda r, loss=loss: loss(r, grade, mask), [rho]) for loss in LISTS}
+    found = {f"listwise.{loss.__name__}": (lambda r, loss=loss: loss(r, grade, mask), [rho]) for loss in LISTS}
     found |= {
-        "kto": (lambda r: unpaired.kto(r, flag, baseline=0.2, weight_bad=0.7), [first]),
-        "bco": (lambda r: unpaired.bco(r, flag, shift=0.1), [first]),
-        "apo_zero": (lambda r: unpaired.apo_zero(r, flag), [first]),
-        "d2o": (unpaired.d2o, [first, own]),
-        "cpl": (lambda a, b: reference_free.cpl(a, b, prob), [first, second]),
-        "simpo": (lambda a, b: reference_free.simpo(a, b, prob), [first, second]),
-        "cpo": (lambda a, b: reference_free.cpo(a, b, prob), [first, second]),
-        "orpo": (lambda a, b: reference_free.orpo(a, b, prob), list(negative)),
-        "fkpd": (lambda a, b, c: reference_free.fkpd(a, b, prob, c), [*errors.unbind(), third]),
-        "mapo": (lambda a, b: reference_free.mapo(a, b, prob, strength=3.0), list(errors.unbind())),
-        "triple": (lambda a, b, c: triple.triple(a, b, prob, c), [first, second, third]),
-        "triple_margin": (lambda a, b, c: triple.triple_margin(a, b, prob, c), [first, second, third]),
-        "seppo": (triple.seppo, [first, second]),
-        "modpo": (
+        "unpaired.kto": (lambda r: unpaired.kto(r, flag, baseline=0.2, weight_bad=0.7), [first]),
+        "unpaired.bco": (lambda r: unpaired.bco(r, flag, shift=0.1), [first]),
+        "unpaired.apo_zero": (lambda r: unpaired.apo_zero(r, flag), [first]),
+        "unpaired.d2o": (unpaired.d2o, [first, own]),
+        "reference_free.cpl": (lambda a, b: reference_free.cpl(a, b, prob), [first, second]),
+        "reference_free.simpo": (lambda a, b: reference_free.simpo(a, b, prob), [first, second]),
+        "reference_free.cpo": (lambda a, b: reference_free.cpo(a, b, prob), [first, second]),
+        "reference_free.orpo": (lambda a, b: reference_free.orpo(a, b, prob), list(negative)),
+        "reference_free.fkpd": (lambda a, b, c: reference_free.fkpd(a, b, prob, c), [*errors.unbind(), third]),
+        "reference_free.mapo": (lambda a, b: reference_free.mapo(a, b, prob, strength=3.0), list(errors.unbind())),
+        "triple.triple": (lambda a, b, c: triple.triple(a, b, prob, c), [first, second, third]),
+        "triple.triple_margin": (lambda a, b, c: triple.triple_margin(a, b, prob, c), [first, second, third]),
+        "triple.seppo": (triple.seppo, [first, second]),
+        "multi_objective.modpo": (
             lambda a, b: multi_objective.modpo(a, b, prob, own[:, :2], own[:, 2:], weights=[0.5, 0.3, 0.2]),
             [first, second],
         ),
-        "aot": (aot, [first, second, third, draw(7, seed=8)]),
-        "aot_unpaired": (aot_unpaired, [first, second]),
+        "optimal_transport.aot": (aot, [first, second, third, draw(7, seed=8)]),
+        "optimal_transport.aot_unpaired": (aot_unpaired, [first, second]),
+        "contrastive.contrastive": (lambda a, b: contrastive.contrastive(a, b, prob), [first, second]),
+        "marks.marked_loss": (lambda b: marks.marked_loss(b, flag), [first]),
     }
     return found
 
@@ -77,11 +96,75 @@ def test_the_gradient_equals_finite_differences_and_there_is_one_value_per_row(n
 @pytest.mark.parametrize("name", every_loss())
 def test_values_and_gradients_stay_finite_far_out(name):
     loss, inputs = every_loss(torch.float32)[name]
-    for scale in (1e4, 0.0) if name != "orpo" else (1e4, 1e-12):
+    for scale in (1e4, 0.0) if name != "reference_free.orpo" else (1e4, 1e-12):
         far = [(x * scale).requires_grad_() for x in inputs]
         value = loss(*far)
         value.sum().backward()
         assert value.isfinite().all() and all(x.grad.isfinite().all() for x in far)
+
+
+def test_parts_of_reward_losses_have_the_gradients_of_finite_differences():
+    danger, mask = normal(3, 5).requires_grad_(), torch.ones(3, 5, dtype=torch.float64)
+    mask[1, 3:] = 0
+    for sharpness in (0.0, 2.0):
+        assert torch.autograd.gradcheck(lambda d, r=sharpness: marks.pooled(d, mask, r), [danger])
+    first, second = (normal(2, 7, seed=s).requires_grad_() for s in (1, 2))
+    rates = torch.tensor([[0.8, 0.5, 0.1], [0.7, 0.6, 0.2]], dtype=torch.float64, requires_grad=True)
+    tie = (probabilities(7) > 0.5).double()
+    assert torch.autograd.gradcheck(lambda a, b, r: outcomes.tie_loss(a, b, tie, r), [first, second, rates])
+    segment = Segments(torch.zeros(7, 2, 3), torch.zeros(7, 2, 1), torch.ones(7, 2))
+    batch = PreferenceBatch(segment, segment, probabilities(7).float(), torch.linspace(0.5, 1, 7))
+    assert torch.autograd.gradcheck(lambda x: members.preference_loss(x, batch, flip=0.1)[0], [first])
+
+
+NO_LOSS = {
+    "facts.mixed",
+    "facts.check_share",
+    "unpaired.kto_baseline",
+    "multi_objective.modpo_lead",
+    "multi_objective.weighed",
+}
+PARTS = {"marks.pooled", "outcomes.tie_loss", "members.preference_loss"}
+"""Covered by the test above."""
+
+
+def test_no_loss_is_forgotten():
+    presets = [p.read_text() for p in files("robopref.conf").joinpath("loss").iterdir() if p.name.endswith(".yaml")]
+    named = {re.search(r"_target_: robopref\.losses\.(\S+)", text).group(1) for text in presets}
+    public = set()
+    for path in files("robopref.losses").iterdir():
+        if path.name.endswith(".py"):
+            module = import_module(f"robopref.losses.{path.name.removesuffix('.py')}")
+            own = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+            public |= {f"{path.name.removesuffix('.py')}.{name}" for name in own if not name.startswith("_")}
+    assert public == {*named, *every_loss(), *NO_LOSS, *PARTS}
+
+
+def test_without_a_pair_every_loss_has_a_known_value_at_its_start():
+    zero, one, score = torch.zeros(3), torch.ones(3), torch.full((3,), -0.4)
+    starts = {
+        unpaired.bco(zero, one): math.log(2), unpaired.apo_zero(zero, one): 0.5, unpaired.kto(zero, one): 0.5,
+        unpaired.d2o(zero, torch.zeros(3, 4)): math.log(2), triple.seppo(zero, zero): math.log(2),
+        triple.triple(score, score, one, score): math.log(2) + 0.4,
+        triple.triple_margin(score, score, one, score, target=0.5): math.log1p(math.exp(0.5)) + 0.4,
+        reference_free.cpl(score, score, one, alpha=1.0, bias=0.5): math.log1p(math.exp(0.2)),
+        reference_free.simpo(score, score, one, target=1.0): math.log1p(math.e),
+        reference_free.cpo(score, score, one): math.log(2) + 0.4, reference_free.orpo(score, score, one, beta=0.1): 0.4 + 0.1 * math.log(2),
+        aot(score, score, score, score): math.log(2), aot_unpaired(zero, zero): math.log(2),
+        multi_objective.modpo(zero, zero, one, torch.ones(3, 1), torch.ones(3, 1), weights=[0.5, 0.5]): math.log(2),
+    }  # fmt: skip
+    for value, wanted in starts.items():
+        assert value.tolist() == pytest.approx([wanted] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "wrong"),
+    [(pairwise.robust, {"flip": 0.5}), (pairwise.conservative, {"flip": -0.1}), (pairwise.exo, {"flip": 0.0}), (pairwise.irepo, {"clip": 0.6}),
+     (pairwise.flipped, {"flip": 0.7}), (pairwise.discopop, {"tau": 0.0})],
+)  # fmt: skip
+def test_impossible_numbers_of_a_loss_are_refused(loss, wrong):
+    with pytest.raises(InputError, match=rf"loss\.{next(iter(wrong))}: got"):
+        loss(torch.zeros(2), torch.zeros(2), torch.ones(2), **wrong)
 
 
 @pytest.mark.parametrize("loss", LISTS)

@@ -18,6 +18,8 @@ from robopref.networks.recompute import recompute
 from robopref.plan_memory import main as plan
 from robopref.policies.lora import LoRA
 from robopref.policies.openvla import OpenVLA
+from robopref.run import compose
+from robopref.stages import vla
 from robopref.types import Chunks, Observation
 
 MISSING = [name for name in ("timm", "transformers", "peft") if find_spec(name) is None]
@@ -236,6 +238,41 @@ def test_the_ordinary_folder_needs_the_published_one_no_more(folder, tmp_path):
     assert_close(half.score(chunks, draws), policy.score(chunks, draws), rtol=0.05, atol=0.5)
 
 
+@pytest.mark.slow
+def test_the_experiment_begins_from_a_published_folder_and_moves_its_adapters_alone(folder, tmp_path):
+    import shutil
+
+    from robopref.envs.point_mass import PointMass
+
+    copy, out = tmp_path / "published", tmp_path / "run"
+    shutil.copytree(folder, copy)
+    stats = {"desk": {"action": {"q01": [-1.0, -1.0], "q99": [1.0, 1.0]}}}
+    (copy / "config.json").write_text(json.dumps({**CONFIG, "norm_stats": stats}))
+    width = PointMass().observation_space.shape[0]
+    base = OpenVLA.from_folder(copy, observation=width, camera="top", temperature=1.0)
+    save(base, tmp_path / "base")
+    words = [
+        "experiment=vla", f"checkpoint={tmp_path / 'base'}", "env=point_mass", "task=point-mass", "env.image_size=32", "env.horizon=6",
+        "workers=1", "pairs=6", "rounds.count=1", "rounds.resets=3", "rounds.replicas=2", "reward_fit.steps=2", "align.steps=3",
+        "align.anchor_chunks=4", "align.pairs_per_step=2", "align.chunks_per_trajectory=2", "evaluation.episodes=2", "vla.baselines=[]",
+        "lora.rank=2", "lora.root=network",
+    ]  # fmt: skip
+    said = {"point-mass": {"trained": ["open the drawer", "close it"], "held_out": ["open it slowly"]}}
+    config = {**compose(words), "language": {"tasks": said}}
+    vla.run(config, out, "robopref run experiment=vla")
+    found = json.loads((out / "metrics.json").read_text())
+    assert list(found["policies"]) == ["base", "aligned"] and found["labels_asked"] == 6
+    assert found["parameters"] == sum(p.numel() for p in base.parameters()) and not (out / "demonstrations").exists()
+    before, after = load(tmp_path / "base").state_dict(), load(out / "rounds/round-0/align/policy").state_dict()
+    moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
+    linear = {f"{k}.weight" for k, m in base.named_modules() if type(m) is torch.nn.Linear}
+    assert moved and moved <= linear
+    other = {**config, "env": {**config["env"], "image_size": 16}}
+    with pytest.raises(InputError, match=r"got pictures of 16x16, wanted 32x32"):
+        vla.run(other, tmp_path / "other", "robopref run experiment=vla")
+    assert not (tmp_path / "other").exists()
+
+
 def test_the_memory_of_a_published_folder_is_counted(folder):
     told = plan({"checkpoint": str(folder), "batch": "2", "rank": "2"})
     assert "alignment, LoRA, adapters off as reference" in told and "has no blocks" not in told
@@ -279,6 +316,12 @@ def test_bad_folders_and_sentences_are_told(folder, tmp_path):
     (copy / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(InputError, match="missing or torn"):
         changed()
+    for name in ("config", "preprocessor_config", "tokenizer"):
+        whole = (copy / f"{name}.json").read_text()
+        (copy / f"{name}.json").write_text(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=rf"{name}\.json: got broken JSON"):
+            OpenVLA.from_folder(copy, data="kitchen")
+        (copy / f"{name}.json").write_text(whole)
     (copy / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"got no tokenizer\.json"):
         changed()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robopref.learners.align import PairTable
-from robopref.stages.ranking import halves, rank
+from robopref.stages.ranking import halves, opened, rank
 
 
 def test_ranked_pairs_put_the_better_rollout_of_a_reset_first():
@@ -44,3 +44,17 @@ def test_where_too_few_pairs_would_remain_none_is_held_out(first):
     pairs = PairTable(torch.tensor(first), torch.arange(10, 10 + count), torch.ones(count), torch.ones(count))
     train, held_out = halves(pairs, 0.15, 0)
     assert len(train) == count and len(held_out) == 0
+
+
+def test_a_curriculum_opens_the_clearest_pairs_first_and_all_in_the_last_round():
+    predicted = np.array([9.0, -9, 4, -4, 8, -8, 5, -5, 7, -7, 6, -6])
+    seeds = np.repeat(np.arange(6), 2)
+    ranking = rank(predicted, seeds, np.zeros(12, int), top=0.3, held_out=0.0, seed=0)
+    gap = (ranking.train.prob_first - 0.5).abs()
+    for progress in (1 / 3, 2 / 3, 1.0):
+        found = opened(ranking, progress)
+        count = math.ceil((0.3 + 0.7 * progress) * len(gap))
+        kept = [*zip(found.train.first.tolist(), found.train.second.tolist(), strict=True)]
+        assert len(kept) == count and found.held_out is ranking.held_out
+        assert (found.train.prob_first - 0.5).abs().min() >= gap.sort(descending=True).values[count - 1]
+    assert kept == [*zip(ranking.train.first.tolist(), ranking.train.second.tolist(), strict=True)]

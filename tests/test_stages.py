@@ -127,6 +127,7 @@ def test_each_objective_minds_what_it_is_about(spec):
         ("  block: [3, 6]", "  block: [3, 6]\n  hand: [1, 4]", 5, "twice"),
         ("[hand, block], below: 0.1 }", "[hand, block], below: 0.1", 12, "no YAML"),
         ("weight: 2", "weight: -2", 13, "-2"),
+        ("name: reach\n", "name: reach\n    on: 3\n    then: 4\n", 12, "wanted one of name, until, costs"),
     ],
 )  # fmt: skip
 def test_the_validator_names_the_wrong_line(old, new, line, message):

@@ -230,6 +230,7 @@ def test_one_policy_learns_two_meta_world_tasks(tmp_path):
     [
         (["policy=flow"], "does not look and read"), (["vla.faulty=2"], r"vla\.faulty: got 2"),
         (["pairs=2", "rounds.count=2", "vla.judge_demonstrations=true"], "pairs: got 2, wanted at least 3"), (["vla.baselines=[magic]"], r"vla\.baselines: got magic"),
+        (["rank_by=answers", "choose.resets=0"], "rank_by: got answers, wanted reward"), (["pairing=semi_policy"], "pairing: got semi_policy"),
     ],
 )  # fmt: skip
 def test_a_run_that_cannot_be_meant_is_refused_before_it_begins(more, message, tmp_path):

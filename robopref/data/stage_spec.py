@@ -100,7 +100,7 @@ def _misshapen(data: dict[str, Any]) -> Iterator[tuple[Place, str]]:
     for error in Draft202012Validator(schema()).iter_errors(data):
         if error.validator == "additionalProperties":
             known = list(error.schema.get("properties", {}))
-            for key in sorted(error.instance.keys() - set(known)):
+            for key in sorted(error.instance.keys() - set(known), key=str):  # YAML reads `on` as a truth value
                 yield (
                     (*error.absolute_path, key),
                     f"got the key {key!r}, wanted one of {', '.join(known)}.{_near(key, known)}",

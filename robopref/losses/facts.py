@@ -4,6 +4,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from robopref.arrays import InputError
+
 
 class Facts(NamedTuple):
     """How a pair loss behaves where it matters to whoever runs it unattended."""
@@ -21,3 +23,11 @@ class Facts(NamedTuple):
 def mixed(first_wins: Tensor, second_wins: Tensor, prob_first: Tensor) -> Tensor:
     """The two directions of a loss under a soft label, (B,): loss(p) = p loss(1) + (1 - p) loss(0)."""
     return prob_first * first_wins + (1 - prob_first) * second_wins
+
+
+def check_share(name: str, value: float, least: float = 0.0) -> None:
+    """Raise `InputError` unless a share of wrong labels lies in [least, 0.5): from a half on, labels say the opposite or nothing."""
+    if not least <= value < 0.5:
+        raise InputError(
+            f"loss.{name}: got {value}, wanted {f'{least:g} or more' if least else '0 or more'} and below 0.5."
+        )

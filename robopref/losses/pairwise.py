@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robopref.losses.facts import Facts, mixed
+from robopref.arrays import InputError
+from robopref.losses.facts import Facts, check_share, mixed
 
 
 def sigmoid(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0) -> Tensor:
@@ -35,6 +36,7 @@ def robust(
     rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0, flip: float = 0.05
 ) -> Tensor:
     """DPO made unbiased under labels flipped with probability `flip`, (B,). Chowdhury et al. 2024, eq. 12."""
+    check_share("flip", flip)
     margin = beta * (rho_first - rho_second)
     forth, back = F.softplus(-margin), F.softplus(margin)  # -log sigmoid(margin), -log sigmoid(-margin)
     win, lose = ((1 - flip) * forth - flip * back), ((1 - flip) * back - flip * forth)
@@ -45,6 +47,7 @@ def conservative(
     rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0, flip: float = 0.05
 ) -> Tensor:
     """cDPO: cross-entropy against a label smoothed by `flip`, (B,). Mitchell 2023."""
+    check_share("flip", flip)
     return sigmoid(rho_first, rho_second, prob_first * (1 - flip) + (1 - prob_first) * flip, beta=beta)
 
 
@@ -59,7 +62,8 @@ def margin(
 
 def exo(rho_first: Tensor, rho_second: Tensor, prob_first: Tensor, *, beta: float = 1.0, flip: float = 1e-3) -> Tensor:
     """EXO: KL(policy's pair distribution || labels smoothed by `flip`), (B,): the reverse of DPO's direction, so it seeks one mode.
-    Ji et al. 2024, eq. 16. flip must lie in (0, 0.5)."""
+    Ji et al. 2024, eq. 16. flip must lie above 0."""
+    check_share("flip", flip, least=1e-6)
     x = beta * (rho_first - rho_second)
     first, second = F.logsigmoid(x), F.logsigmoid(-x)
     keep, swap = math.log1p(-flip), math.log(flip)
@@ -77,6 +81,9 @@ def discopop(
 
     Near x = 0 it slopes the wrong way: from policy = reference it first lowers the winner. Here for comparison.
     """
+
+    if not 0 < tau < 1:
+        raise InputError(f"loss.tau: got {tau}, wanted a number above 0 and below 1.")
 
     def forth(x: Tensor) -> Tensor:  # exp(-x) m as one exponential, which cannot overflow for tau < 1
         blend = F.logsigmoid(x / tau)
@@ -97,6 +104,7 @@ def irepo(
 ) -> Tensor:
     """(beta (rho_first - rho_second) - logit(p))^2 with p held in [clip, 1 - clip], (B,): regression on the share of raters who
     prefer the first, so it stops at their log-odds. Le et al. 2024 (iREPO). Soft labels do not mix."""
+    check_share("clip", clip, least=1e-6)
     odds = prob_first.clamp(clip, 1 - clip).logit()
     return (beta * (rho_first - rho_second) - odds).square()
 
@@ -107,6 +115,8 @@ def flipped(first: Tensor, second: Tensor, prob_first: Tensor, *, flip: Tensor |
     s = sigmoid(first - second). A confident score forgives a label against it, since that label may be a flipped one. Flip 0
     is Bradley-Terry.
     """
+    if not isinstance(flip, Tensor):
+        check_share("flip", flip)
     margin = first - second
     rate = torch.as_tensor(flip, dtype=margin.dtype, device=margin.device)
     stay, turn = torch.log1p(-rate), torch.log(rate.clamp(min=1e-12))

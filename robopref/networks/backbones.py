@@ -65,27 +65,35 @@ class Backbone(nn.Module):
 
 def describe(folder: Path) -> dict[str, Any]:
     """Whose model a folder holds: {"library", "config", "mean", "std"}, all of it JSON. Raises `InputError` when it holds none."""
-    import json
-
     path = folder / "config.json"
     if not path.is_file():
         there = "a folder without config.json" if folder.is_dir() else "no such folder"
         raise InputError(f"{folder}: got {there}, wanted a vision model. Nothing is downloaded here.\n{_HOW}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: got broken JSON ({error}). Copy the folder again.") from error
+    config = read_object(path)
     known = {"torchvision": "torchvision", "architecture": "timm", "model_type": "transformers"}
-    library = next((name for key, name in known.items() if key in config), None) if isinstance(config, dict) else None
+    library = next((name for key, name in known.items() if key in config), None)
     if library is None:
         raise InputError(f"{path}: got none of {', '.join(known)}, wanted one of them: whose model is it?\n{_HOW}")
     told = config.get("pretrained_cfg", {})
     extra_file = folder / "preprocessor_config.json"
     if library == "transformers" and extra_file.is_file():
-        said = json.loads(extra_file.read_text(encoding="utf-8"))
+        said = read_object(extra_file)
         told = {"mean": said.get("image_mean"), "std": said.get("image_std")}
     mean, std = told.get("mean") or IMAGENET_MEAN, told.get("std") or IMAGENET_STD
     return {"library": library, "config": config, "mean": list(mean), "std": list(std)}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a foreign folder. Raises `InputError` for one that cannot be read, is torn or holds another kind."""
+    import json
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: got broken JSON ({error}). Copy the folder again.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: got a {type(found).__name__}, wanted a JSON object. Copy the folder again.")
+    return found
 
 
 def extra(module: str, package: str, name: str = "vision") -> Any:
@@ -151,15 +159,18 @@ def _transformers(config: dict[str, Any], folder: Path | None) -> tuple[nn.Modul
     if folder is not None:
         read_weights(folder)  # says what is missing before transformers does
         model, told = transformers.AutoModel.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
         # A pooler is not used here, and many checkpoints have none; anything else that is missing would silently stay random.
-        missing = sorted(k for k in told["missing_keys"] if "pooler" not in k)
-        if missing:
-            raise InputError(
-                f"{folder}: {len(missing)} weights do not fit (got none, wanted {', '.join(missing[:5])}). "
-                "Is config.json of the same model?"
-            )
+        wrong = {k: f"{k}: got none" for k in told["missing_keys"] if "pooler" not in k}
+        wrong |= {k: f"{k}: got {tuple(got)}, wanted {tuple(own)}" for k, got, own in told["mismatched_keys"]}
+        if wrong:
+            shown = ", ".join(wrong[k] for k in sorted(wrong)[:5])
+            raise InputError(f"{folder}: {len(wrong)} weights do not fit ({shown}). Is config.json of the same model?")
     else:
         model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
     model = getattr(model, "vision_model", model)  # of a model that also reads, the part that sees

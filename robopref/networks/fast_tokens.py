@@ -5,7 +5,6 @@ That folder brings Python code of its own, which is not run here: `tokenizer.jso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from scipy.fft import dct, idct
 from torch import Tensor
 
 from robopref.arrays import InputError
-from robopref.networks.backbones import extra
+from robopref.networks.backbones import extra, read_object
 
 _HOW = (
     "Nothing is downloaded here. Where there is network: hf download lerobot/fast-action-tokenizer --local-dir DIR\n"
@@ -30,7 +29,7 @@ class FastTokens:
         missing = [path.name for path in files if not path.is_file()]
         if missing:
             raise InputError(f"action_tokenizer: got {folder!r} without {', '.join(missing)}, wanted FAST's.\n{_HOW}")
-        told = json.loads(files[1].read_text(encoding="utf-8"))
+        told = read_object(files[1])
         if not {"scale", "min_token"} <= told.keys():
             raise InputError(f"{files[1]}: got no scale and min_token, wanted FAST's processor_config.json.\n{_HOW}")
         self.scale, self.least = float(told["scale"]), int(told["min_token"])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.arrays import InputError, check_shape
-from robopref.networks.backbones import extra, fit_weights, read_weights
+from robopref.networks.backbones import extra, fit_weights, read_object, read_weights
 from robopref.networks.normalizer import Normalizer
 from robopref.pictures import PictureSpec
 from robopref.types import Dims, Observation, PolicySpec
@@ -35,7 +35,7 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
         raise InputError(
             f"{folder}: got {there}, wanted a lerobot policy: the folder `pretrained_model` of its training."
         )
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config = read_object(path)
     if config.get("type") != kind:
         raise InputError(f"{path}: got type {config.get('type')!r}, wanted {kind!r}. Take the adapter of that policy.")
     return config
@@ -43,17 +43,23 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
 
 def read_statistics(folder: Path) -> dict[str, Tensor]:
     """The statistics that the policy normalises with, "action.min" -> tensor. Raises `InputError` where they are missing."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / "policy_preprocessor.json"
     how = "Older folders keep them with the weights: move them with lerobot's migrate_policy_normalization.py."
     if not path.is_file():
         raise InputError(f"{folder}: got no policy_preprocessor.json, wanted it: the normaliser is missing.\n{how}")
-    steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
+    steps = read_object(path).get("steps", [])
     files = [step.get("state_file") for step in steps if step.get("registry_name") == "normalizer_processor"]
     if not files or not files[0] or not (folder / files[0]).is_file():
         raise InputError(f"{folder}: got no file of statistics, wanted one: the normaliser is missing.\n{how}")
-    return load_file(folder / files[0])
+    try:
+        return load_file(folder / files[0])
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder / files[0]}: got a torn file ({error}), wanted safetensors. Copy it again."
+        ) from error
 
 
 class LeRobotPolicy(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from robopref.arrays import InputError
-from robopref.networks.backbones import extra
+from robopref.networks.backbones import extra, read_object
 from robopref.networks.lerobot_flow import LeRobotReader
 
 _BINS = np.linspace(-1, 1, 256 + 1)[:-1]
@@ -46,7 +45,7 @@ def tokenizer_folder(folder: Path) -> str:
     if (folder / "tokenizer.json").is_file():
         return str(folder)
     path = folder / "policy_preprocessor.json"
-    steps = json.loads(path.read_text(encoding="utf-8"))["steps"] if path.is_file() else []
+    steps = read_object(path).get("steps", []) if path.is_file() else []
     named = [one["config"].get("tokenizer_name") for one in steps if one.get("registry_name") == "tokenizer_processor"]
     for name in filter(None, named):
         if (Path(name) / "tokenizer.json").is_file():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
-from robopref.networks.backbones import extra, fit_weights
+from robopref.networks.backbones import extra, fit_weights, read_object
 
 _NAME = "default"  # peft names every adapter; one is enough here
 _PREFIX = "base_model.model."  # peft's own folders carry it before every name
@@ -113,7 +113,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise InputError(f"{folder}: got no adapter_config.json, wanted an adapter folder as peft writes it.")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_object(path)
     other = [k for k in ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern") if config.get(k)]
     if config.get("peft_type") != "LORA" or other or not isinstance(config.get("target_modules"), list):
         raise InputError(
@@ -129,7 +129,7 @@ def read_adapter(root: nn.Module, base: str, folder: Path) -> None:
     from safetensors.torch import load_file
 
     told = folder / _BASE
-    if told.is_file() and (found := json.loads(told.read_text(encoding="utf-8"))["base"]) != base:
+    if told.is_file() and (found := read_object(told).get("base")) != base:
         raise InputError(
             f"{folder}: got adapters of base {found}, wanted {base}: weights or normaliser differ. Load them onto their own base."
         )

@@ -5,7 +5,6 @@ Patches of one or two timm vision transformers (their second to last block) pass
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
-from robopref.networks.backbones import extra, read_weights
+from robopref.networks.backbones import extra, read_object, read_weights
 
 
 class Vision(nn.Module):
@@ -105,7 +104,7 @@ def read_sharded(folder: Path) -> dict[str, Tensor]:
     if not index.is_file():
         found = read_weights(folder)
     else:
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = sorted(set(read_object(index).get("weight_map", {}).values()))
         found = {}
         for name in files:
             try:

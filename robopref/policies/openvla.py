@@ -8,7 +8,6 @@ action, the nearest centre is taken, as the original code does. What was acted a
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.arrays import InputError
-from robopref.networks.backbones import extra, fit_weights
+from robopref.networks.backbones import extra, fit_weights, read_object
 from robopref.networks.bins import chosen, uniforms
 from robopref.networks.history import no_draws
 from robopref.networks.normalizer import Normalizer
@@ -191,8 +190,8 @@ def arguments(folder: Path, data: str = "") -> dict[str, Any]:
         raise InputError(
             f"{folder}: got no {', '.join(missing)}, wanted an OpenVLA checkpoint folder. Copy all of its files."
         )
-    told = {name: files[name].read_text(encoding="utf-8") for name in files}
-    config, pixels = json.loads(told["config"]), json.loads(told["preprocessor_config"])
+    config, pixels = read_object(files["config"]), read_object(files["preprocessor_config"])
+    read_object(files["tokenizer"])  # a torn one is told now, and not by the library that reads it
     if config.get("model_type") != "openvla":
         raise InputError(f"{folder}/config.json: got model_type {config.get('model_type')!r}, wanted 'openvla'.")
     if not {"means", "stds"} <= pixels.keys():
@@ -201,11 +200,12 @@ def arguments(folder: Path, data: str = "") -> dict[str, Any]:
         )
     extra_file = folder / "dataset_statistics.json"  # what a fine-tuning of OpenVLA leaves
     if extra_file.is_file():
-        config["norm_stats"] = {**config.get("norm_stats", {}), **json.loads(extra_file.read_text(encoding="utf-8"))}
+        config["norm_stats"] = {**config.get("norm_stats", {}), **read_object(extra_file)}
     known = sorted(config.get("norm_stats") or {})
     if not data and len(known) == 1:
         data = known[0]
-    return {"checkpoint": config, "pixels": pixels, "tokenizer": told["tokenizer"], "data": data}
+    said = files["tokenizer"].read_text(encoding="utf-8")
+    return {"checkpoint": config, "pixels": pixels, "tokenizer": said, "data": data}
 
 
 def _range(checkpoint: Mapping[str, Any], data: str) -> tuple[Tensor, Tensor]:

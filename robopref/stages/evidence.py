@@ -24,7 +24,7 @@ from robopref.losses.multi_objective import modpo_lead
 from robopref.pictures import PictureSpec
 from robopref.stages.origin import provenance
 from robopref.stages.pictures import load_episodes
-from robopref.stages.ranking import Ranking, from_answers, rank, rejection, semi_policy
+from robopref.stages.ranking import Ranking, from_answers, opened, rank, rejection, semi_policy
 from robopref.stages.reward import Answer, fit_reward, predicted_returns
 
 Config = dict[str, Any]
@@ -89,6 +89,8 @@ def evidence(
         check_compared(trajectories, ranking.train)
         if config["pairing"] == "rejection":
             ranking = rejection(ranking, predicted, seeds, rounds, config["seed"])
+        if config["pairing"] == "curriculum":
+            ranking = opened(ranking, min(1.0, len(stores) / settings["count"]))
     if config["pairing"] == "semi_policy":
         ranking = semi_policy(ranking, seeds, rounds, config["seed"])
     return trajectories, replace(ranking, train=_weighed(config, trajectories, ranking.train)), logs

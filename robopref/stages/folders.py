@@ -17,6 +17,7 @@ LATER = {
     "record_sim_state": False, "record_log_prob": False, "learner": "align", "rank_by": "reward", "pairing": "best_worst",
     "condition": {"drop": 0.2, "guidance": 1.5}, "best_of": {"candidates": 1, "actor": "reference", "probes": 10, "lowest": 1.0},
     "list_budget": 0, "objectives": {"weights": [1.0], "others": []}, "lora": {"rank": 0, "alpha": 32.0, "targets": [], "root": ""}, "arm": None,
+    "recompute": False,
 }  # fmt: skip
 """Keys that runs begun before them do not hold, and what they meant there."""
 

@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from robopref.arrays import InputError
-from robopref.checkpoint import load
 from robopref.data.files import atomic_file, locked, read_json, write_json
 from robopref.data.preferences import PreferenceStore
-from robopref.data.stage_spec import read, ready_spec
 from robopref.data.store import TrajectoryStore
-from robopref.rollout import check_fit
-from robopref.stages import baselines
+from robopref.stages import baselines, door
 from robopref.stages.align import gather_round, rounds_of
 from robopref.stages.collect import mixture, scripted, write
-from robopref.stages.environments import environments
 from robopref.stages.evaluate import evaluate, summary
 from robopref.stages.evidence import asked
 from robopref.stages.folders import claim
@@ -49,12 +45,7 @@ def run(config: Config, out: Path, command: str) -> None:
     for name in wanted:
         if name not in FOLDERS:
             raise InputError(f"stages: got {name!r}, wanted some of {', '.join(FOLDERS)}.")
-    env = environments(config["env"], 1)[0]  # a wrong task must not claim the folder, nor a policy that does not fit
-    if config["checkpoint"]:
-        check_fit(load(config["checkpoint"]).spec, env)
-    for labeler in (config["labeler"], *config["objectives"]["others"]):
-        if labeler["_target_"].endswith(".Stages"):  # costs without stages would be noticed after the rollouts
-            _ = read(labeler["spec"]) if labeler.get("spec") else ready_spec(config["task"])
+    door.check(config)
     with locked(out):
         _run(config, out, command)
 

@@ -9,9 +9,12 @@ import numpy as np
 import torch
 
 from robopref.arrays import InputError
-from robopref.data.strategies import SampledPairs, rejection_pairs, semi_policy_pairs
+from robopref.data.strategies import SampledPairs, curriculum, rejection_pairs, semi_policy_pairs
 from robopref.learners.align import PairTable
 from robopref.learners.conditioned import indicators_from_pairs
+
+_BEST = 5
+"""The highest grade: some losses on lists take grades as powers of two."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Ranking:
     held_out: PairTable
     indicator: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     """(N,) float32: 1 preferred, -1 not, 0 held out or never judged; what a conditioned policy is told."""
+    group: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """(N,) int64, which rollouts stand in one list, -1 none: those of a reset and round, without held-out resets."""
+    grade: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    """(N,) float32, how far a rollout lies above the worst of its list, in whole deviations of all predictions, 0 to `_BEST`."""
 
 
 def rank(
@@ -67,7 +74,25 @@ def rank(
 
     indicator = torch.full((len(predicted),), -1.0)
     indicator[watched], indicator[anchors] = 0.0, 1.0
-    return Ranking(torch.from_numpy(np.sort(anchors)), table(order[cut:]), table(order[:cut]), indicator)
+    group, grade = _graded(predicted, members, set(order[:cut].tolist()))
+    return Ranking(torch.from_numpy(np.sort(anchors)), table(order[cut:]), table(order[:cut]), indicator, group, grade)
+
+
+def _graded(predicted: np.ndarray, members: list[list[int]], watched: set[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`Ranking.group` and `Ranking.grade` of resets given as rollouts from worst to best, without those that are watched.
+
+    Where no reset has rollouts a whole deviation apart, the places in its list are the grades: as with pairs, the little that is known is used.
+    """
+    group, grade = np.full(len(predicted), -1), np.zeros(len(predicted), np.float32)
+    unit = max(float(predicted.std()), 1e-6)
+    for number, rollouts in enumerate(members):
+        if number not in watched:
+            group[rollouts] = number
+            grade[rollouts] = np.minimum(np.floor((predicted[rollouts] - predicted[rollouts[0]]) / unit), _BEST)
+    if not grade.any():
+        for number, rollouts in enumerate(members):
+            grade[rollouts] = 0 if number in watched else np.minimum(np.arange(len(rollouts)), _BEST)
+    return torch.from_numpy(group), torch.from_numpy(grade)
 
 
 def from_answers(pairs: PairTable, trajectories: int, held_out: float, seed: int) -> Ranking:
@@ -82,6 +107,15 @@ def from_answers(pairs: PairTable, trajectories: int, held_out: float, seed: int
             f"answers: got {len(pairs)} without a decided one to learn from, wanted more. Label more pairs."
         )
     return Ranking(anchors, train, watch, indicators_from_pairs(train, trajectories))
+
+
+def opened(ranking: Ranking, progress: float) -> Ranking:
+    """The clearest training pairs alone, more of them as rounds go by (Curry-DPO); progress: share of the rounds that have begun."""
+    pairs = ranking.train
+    now = torch.from_numpy(curriculum((pairs.prob_first - 0.5).numpy(), progress))
+    return replace(
+        ranking, train=PairTable(pairs.first[now], pairs.second[now], pairs.prob_first[now], pairs.weight[now])
+    )
 
 
 def semi_policy(ranking: Ranking, seeds: np.ndarray, rounds: np.ndarray, seed: int) -> Ranking:

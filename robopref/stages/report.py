@@ -137,11 +137,14 @@ def _asked(run: Path, metrics: dict[str, Any]) -> dict[str, str]:
     """Who was asked, and what: from the metrics, else from the resolved configuration."""
     from omegaconf import OmegaConf
 
-    asked = {"teacher": str(metrics.get("teacher") or ""), "question": str(metrics.get("question") or "")}
-    config = run / "config.yaml"
-    if not asked["teacher"] and config.is_file():
-        labeler = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
-        labeler = labeler.get("labeler") if isinstance(labeler, dict) else None
+    asked = {"teacher": str(metrics.get("teacher") or ""), "question": str(metrics.get("question") or ""), "scored": ""}
+    path = run / "config.yaml"
+    config = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else {}
+    config = config if isinstance(config, dict) else {}
+    if config.get("rank_by") == "scores":  # nothing was compared, and a score may read what answers do not
+        asked |= {"question": asked["question"] or "How good is this trajectory?", "scored": "yes"}
+    if not asked["teacher"]:
+        labeler = config.get("labeler")
         if isinstance(labeler, dict):
             knobs = ", ".join(
                 f"{key!s}={value!s}" for key, value in labeler.items() if key != "_target_" and value is not None

@@ -15,15 +15,20 @@ from robopref.data.windows import ChunkTable
 from robopref.learners.align import AlignSettings, align
 from robopref.learners.conditioned import condition
 from robopref.learners.contrast import ContrastSettings, contrast
+from robopref.learners.sets import FLAGGED, align_flags, align_lists, lists_of
 from robopref.learners.unreferenced import ErrorLoss, unreferenced
+from robopref.losses.listwise import lambda_rank, list_softmax, plackett_luce
 from robopref.losses.reference_free import fkpd, mapo
+from robopref.networks.recompute import recompute
 from robopref.policies.best_of import BestOf, ImplicitReward
 from robopref.policies.conditioned import Conditioned
 from robopref.policies.lora import LoRA
-from robopref.protocols import PairLoss
+from robopref.protocols import ListLoss, PairLoss
 from robopref.stages.ranking import Ranking
 
 Config = dict[str, Any]
+LISTS: dict[str, ListLoss] = {"plackett_luce": plackett_luce, "list_softmax": list_softmax, "lambda_rank": lambda_rank}
+"""Learners on ranked rollouts of a reset, by their loss."""
 
 
 def learn(
@@ -45,6 +50,12 @@ def learn(
             policy, table, ranking.indicator, steps=settings.steps, lr=settings.lr, batch=settings.anchor_chunks,
             generator=generator, drop=config["condition"]["drop"],
         )  # fmt: skip
+    elif learner in LISTS:
+        lists = lists_of(ranking.group, ranking.grade)
+        yield from align_lists(policy, reference, table, lists, ranking.anchors, LISTS[learner], settings, generator)
+    elif learner in FLAGGED:
+        flags = ranking.indicator
+        yield from align_flags(policy, reference, table, flags, ranking.anchors, learner, settings, generator)
     elif learner == "diffusion_cpl":
         # Diff-CPL (Diff-UAPA, eq. 12): the regret model on errors relative to the reference, both sides alike; the schedule is in alpha.
         chosen = ContrastSettings(
@@ -72,11 +83,15 @@ def trained(model: Any) -> Any:
 
 
 def adapted(config: Config, policy: Any, seed: int) -> Any:
-    """The policy of which only adapters learn, where `lora.rank` asks for them. Raises `InputError` where a second policy must act or learn.
+    """The policy of which only adapters learn, where `lora.rank` asks for them, its blocks computed again where `recompute` does.
+
+    Raises `InputError` where a second policy must act or learn beside adapters, and for `recompute` without transformer blocks.
 
     What was learned is merged before it is saved, so that the next round's reference is the policy of this one.
     """
     settings = config["lora"]
+    if config.get("recompute"):
+        recompute(policy)
     if settings["rank"] == 0:
         return policy
     if config["learner"] != "align" or config["best_of"]["candidates"] > 1 or config["rounds"]["guidance"] > 0:

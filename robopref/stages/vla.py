@@ -8,6 +8,7 @@ are judged like rollouts: which of them are good nobody has said, and answers do
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,13 @@ import torch
 
 from robopref.arrays import InputError, Trajectory
 from robopref.checkpoint import load, save
-from robopref.data.phrasings import Phrasings, read_phrasings
+from robopref.data.phrasings import Phrasings
 from robopref.data.store import TrajectoryStore
 from robopref.episodes import Episode
 from robopref.learners.align import PairTable
 from robopref.stages import baselines, pretrain, vla_metrics
 from robopref.stages.align import align_policy
 from robopref.stages.collect import collect_policy, mixture, scripted, write
-from robopref.stages.environments import dims_of
 from robopref.stages.evidence import read_rounds
 from robopref.stages.folders import in_order
 from robopref.stages.label import ask
@@ -32,6 +32,7 @@ from robopref.stages.pictures import drawn, load_episodes, pictures_of, settings
 from robopref.stages.ranking import Ranking, rank
 from robopref.stages.reward import fit_reward, predicted_returns
 from robopref.stages.units import unit, write_log
+from robopref.stages.vla_request import checked, env_of, judged, parts_of, questions, senses_of
 
 Config = dict[str, Any]
 _JUDGED = 900
@@ -62,49 +63,6 @@ def run(config: Config, out: Path, command: str) -> None:
     in_order(config, out, FOLDERS, steps)
 
 
-def checked(config: Config) -> dict[str, Phrasings]:
-    """The tasks and their phrasings. Raises `InputError` for a policy that reads none, other numbers, and tasks that do not exist or fit."""
-    words = config["policy"].get("words", 0)
-    if not words or not pictures_of(config["policy"]).cameras:
-        raise InputError(
-            "policy: got one that does not look and read, wanted policy=vla_flow or policy=vla_tokens (or another with `eyes` and `words`)."
-        )
-    if not 0 <= config["vla"]["faulty"] <= 1:
-        raise InputError(f"vla.faulty: got {config['vla']['faulty']}, wanted a share from 0 to 1.")
-    unknown = [name for name in config["vla"]["baselines"] if name != "filtered"]
-    if unknown:
-        raise InputError(f"vla.baselines: got {', '.join(unknown)}, wanted [filtered] or [].")
-    phrasings = read_phrasings(config["language"], words, config["vla"]["tasks"])
-    least = len(phrasings) * parts_of(config)
-    if config["pairs"] < least:
-        raise InputError(
-            f"pairs: got {config['pairs']}, wanted at least {least}: one question a task and round, and one about its demonstrations "
-            "where they are judged.\nAsk more, or take fewer tasks."
-        )
-    widths = {(d.observation, d.action) for d in (dims_of(env_of(config, task)) for task in phrasings)}
-    if len(widths) > 1:
-        raise InputError(
-            f"language: got tasks of widths {sorted(widths)}, wanted one: a single policy acts in all of them."
-        )
-    return phrasings
-
-
-def parts_of(config: Config) -> int:
-    """Into how many parts the questions are divided: the rounds, and before them the demonstrations where they are judged."""
-    return int(config["rounds"]["count"]) + bool(config["vla"]["judge_demonstrations"])
-
-
-def questions(config: Config, part: int, at: int, tasks: int) -> int:
-    """How many questions one part asks about one task. `at`: which of the tasks it is."""
-    total = config["pairs"] // parts_of(config) + (part < config["pairs"] % parts_of(config))
-    return total // tasks + (at < total % tasks)
-
-
-def env_of(config: Config, task: str) -> Config:
-    """The environment of one of the tasks."""
-    return {**config["env"], "task": task}
-
-
 def asked_episodes(seeds: Sequence[int], sentences: Sequence[str]) -> list[Episode]:
     """Episodes for reset seeds and their sentences; a repeated seed becomes the next replica of its reset, asked alike."""
     seen: dict[int, int] = {}
@@ -116,12 +74,14 @@ def asked_episodes(seeds: Sequence[int], sentences: Sequence[str]) -> list[Episo
 
 
 def collect(config: Config, phrasings: dict[str, Phrasings], out: Path) -> None:
-    """Good and faulty demonstrations of every task with pictures, each asked for in a trained phrasing."""
+    """Good and faulty demonstrations of every task with pictures, each asked for in a trained phrasing; none where the base is given."""
+    if config["checkpoint"]:
+        return
     count, seed = config["base"]["demonstrations"], config["seed"]
     faulty = round(config["vla"]["faulty"] * count)
     parts = (("good", count - faulty), ("faulty", faulty))
     behaviours = [b for kind, n in parts for b in mixture(config["imperfections"][kind], n)]
-    cameras = tuple(dict.fromkeys([*pictures_of(config["policy"]).cameras, *config["cameras"]]))
+    cameras = tuple(dict.fromkeys([*senses_of(config)[1].cameras, *config["cameras"]]))
     for task, said in phrasings.items():
 
         def make(partial: Path, task: str = task, said: Phrasings = said) -> dict[str, Any]:
@@ -135,9 +95,14 @@ def collect(config: Config, phrasings: dict[str, Phrasings], out: Path) -> None:
 
 
 def clone_base(config: Config, phrasings: dict[str, Phrasings], out: Path) -> None:
-    """One policy from the demonstrations of all tasks."""
+    """One policy from the demonstrations of all tasks, or the one of `checkpoint`."""
 
     def make(partial: Path) -> dict[str, Any]:
+        if config["checkpoint"]:
+            given = Path(config["checkpoint"])
+            policy = load(given)
+            save(policy, partial / "policy", provenance(config, [], given))
+            return {"episodes": 0, "parameters": sum(p.numel() for p in policy.parameters())}
         stores = [_store(out / "demonstrations" / task, "pretrain", "collect") for task in phrasings]
         every = [t for store in stores for t in load_episodes(store, pictures_of(config["policy"]))]
         origin = provenance(config, every, faulty=config["vla"]["faulty"])
@@ -155,7 +120,7 @@ def align(config: Config, phrasings: dict[str, Phrasings], out: Path) -> None:
     policy = base = out / "base" / "policy"
     load(base)
     stores: dict[str, list[Path]] = {task: [] for task in phrasings}
-    if config["vla"]["judge_demonstrations"]:
+    if judged(config):
         stores = {task: [judge(config, task, out, at, len(phrasings))] for at, task in enumerate(phrasings)}
     for number in range(config["rounds"]["count"]):
         place = out / "rounds" / f"round-{number}"
@@ -249,7 +214,14 @@ def moved(ranking: Ranking, by: int) -> Ranking:
     def later(pairs: PairTable) -> PairTable:
         return PairTable(pairs.first + by, pairs.second + by, pairs.prob_first, pairs.weight)
 
-    return Ranking(ranking.anchors + by, later(ranking.train), later(ranking.held_out))
+    listed = torch.where(ranking.group < 0, ranking.group, ranking.group + by)
+    return replace(
+        ranking,
+        anchors=ranking.anchors + by,
+        train=later(ranking.train),
+        held_out=later(ranking.held_out),
+        group=listed,
+    )
 
 
 def join(rankings: Sequence[Ranking]) -> Ranking:
@@ -263,6 +235,7 @@ def join(rankings: Sequence[Ranking]) -> Ranking:
         torch.cat([r.anchors for r in rankings]),
         pairs([r.train for r in rankings]),
         pairs([r.held_out for r in rankings]),
+        *(torch.cat([getattr(r, name) for r in rankings]) for name in ("indicator", "group", "grade")),
     )
 
 
