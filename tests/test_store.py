@@ -168,6 +168,21 @@ def test_an_existing_store_is_not_written_over(root):
     assert len(TrajectoryStore(root)) == 4
 
 
+def test_numbers_that_are_none_are_refused_before_they_are_written(tmp_path):
+    good, bad = episode(0), episode(1)
+    reward, distance = bad.reward.copy(), bad.extra["distance"].copy()
+    reward[3], distance[2] = np.nan, np.inf
+    with StoreWriter(tmp_path / "store") as writer:
+        writer.add(good)
+        for broken, name in (
+            (replace(bad, reward=reward), "reward"),
+            (replace(bad, extra={"distance": distance}), "distance"),
+        ):
+            with pytest.raises(InputError, match=f"infinity in {name} of episode 1"):
+                writer.add(broken)
+    assert_equal_exactly(TrajectoryStore(tmp_path / "store").read(0), good)
+
+
 def test_a_store_without_episodes_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="no episode"):
         write(tmp_path / "store", [])

@@ -76,11 +76,16 @@ class StoreWriter:
         self._folder.__exit__(kind, error, trace)
 
     def add(self, trajectory: Trajectory) -> int:
-        """Append one episode; returns its index."""
+        """Append one episode; returns its index. Raises `InputError` for NaN or infinity in a reward or a further feature."""
         if self._folder is None:
             raise InputError(
                 "StoreWriter.add: got a writer that is not open, wanted `with StoreWriter(...) as writer`."
             )
+        for name, rows in {"reward": trajectory.reward, **trajectory.extra}.items():
+            if not np.isfinite(rows).all():
+                raise InputError(
+                    f"StoreWriter.add: got NaN or infinity in {name} of episode {self._episodes}, wanted numbers. Leave that episode out."
+                )
         with disk_errors(self.root):
             return self._add(trajectory)
 
