@@ -28,7 +28,7 @@ class Policy(Protocol):
         """Sampled chunks (B, H, A) in environment units for a history (B, K, D)."""
 
     def draw(self, chunks: Chunks, generator: torch.Generator) -> Draws:
-        """Noise and stratified times, M probes per chunk."""
+        """Noise and stratified times, M probes per chunk; what is in the chunks does not matter, only how many and how large they are."""
 
     def score(self, chunks: Chunks, draws: Draws) -> Tensor:
         """(Surrogate) log-likelihood of each chunk, probes averaged, executed elements summed: (B,)."""
@@ -41,11 +41,11 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class Beside(Protocol):
-    """A policy that shares work with its reference when both are scored at the same draws."""
+class Preparing(Protocol):
+    """A policy of whose scores a part depends on no weight, so that policy, reference and later steps can share it."""
 
-    def score_beside(self, reference: Policy, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:
-        """What `score` gives of this policy and, without gradient, of a reference that normalises alike: (B,) each."""
+    def prepared(self, chunks: Chunks, draws: Draws) -> Draws:
+        """The draws with that part computed for these chunks: `score` and `loss` of the same chunks give what they give without, to the last bit."""
 
 
 class RewardModel(Protocol):

@@ -37,8 +37,9 @@ def fit(
     kind = parameters[0].device.type
     name = "cosine" if decay else "constant_with_warmup"
     schedule = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+    share_of_peak = schedule.lr_lambdas[0]  # its `step` does the same at many times the cost
     rounding = torch.autocast(kind, torch.bfloat16, enabled=autocast)
-    for _ in range(steps):
+    for number in range(1, steps + 1):
         with rounding:
             loss, logs = step(generator)
         for parameter in parameters:
@@ -51,7 +52,7 @@ def fit(
         optimizer.step()
         if offload:
             _take_back(parameters, stepped)
-        schedule.step()
+        optimizer.param_groups[0]["lr"] = lr * share_of_peak(number)
         yield logs
 
 

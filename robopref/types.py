@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,9 +165,40 @@ class Chunks:
             return self  # pictures that are still to be read are read by taking rows
         return Chunks(self.observation[index], self.action[index], self.mask[index])
 
+    def split(self, chunks: int) -> list[Chunks]:
+        """Parts of so many chunks each; all as one part is the same object."""
+        if chunks == len(self):
+            return [self]
+        return [self[begin : begin + chunks] for begin in range(0, len(self), chunks)]
+
     def to(self, device: torch.device) -> Chunks:
         """The same on a device."""
         return Chunks(self.observation.to(device), self.action.to(device), self.mask.to(device))
+
+
+@dataclass(frozen=True)
+class Noised:
+    """What a denoiser sees of B chunks at M draws each and what it should say, all of it known without its weights."""
+
+    noisy: Tensor
+    """(B M, H, A) float32."""
+    time: Tensor
+    """(B M,), see `Draws.time`."""
+    condition: Tensor
+    """(B M, C) float32."""
+    target: Tensor
+    """(B, M, H, A) float32."""
+    elements: Tensor
+    """(B,) float32, executed elements of a chunk, at least 1."""
+    made_by: Mapping[str, Any]
+    """Settings of the policy that made it; a policy with others makes its own."""
+
+    def split(self, chunks: int) -> list[Noised]:
+        """Parts of so many chunks each."""
+        probes = self.target.shape[1]
+        seen = [part.split(chunks * probes) for part in (self.noisy, self.time, self.condition)]
+        said = [part.split(chunks) for part in (self.target, self.elements)]
+        return [Noised(*parts, self.made_by) for parts in zip(*seen, *said, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -177,6 +209,8 @@ class Draws:
     """(B, M), diffusion step (int64) or flow time (float32)."""
     noise: Tensor
     """(B, M, H, A) float32."""
+    noised: Noised | None = None
+    """These draws applied to their chunks, where that has been done ahead (`protocols.Preparing`); taking rows leaves it out."""
 
     def __post_init__(self) -> None:
         check_shape("Draws", "time", tuple(self.time.shape), (None, None), "One time per chunk and probe.")
@@ -190,6 +224,12 @@ class Draws:
         if _everything(index):
             return self
         return Draws(self.time[index], self.noise[index])
+
+    def split(self, chunks: int) -> list[Draws]:
+        """Parts of so many chunks each, with what has been done ahead for them."""
+        times = self.time.split(chunks)
+        noised: Sequence[Noised | None] = [None] * len(times) if self.noised is None else self.noised.split(chunks)
+        return list(map(Draws, times, self.noise.split(chunks), noised))
 
 
 @dataclass(frozen=True)
@@ -227,6 +267,11 @@ def _taken(sentence: tuple[str, ...], index: Tensor | slice) -> tuple[str, ...]:
 def _everything(index: Tensor | slice) -> bool:
     """Whether an index takes all rows as they are, so that nothing need be built anew."""
     return isinstance(index, slice) and index == slice(None)
+
+
+def joined_draws(parts: Sequence[Draws]) -> Draws:
+    """Draws of several batches, one after the other; what has been done ahead for them is left out."""
+    return Draws(torch.cat([d.time for d in parts]), torch.cat([d.noise for d in parts]))
 
 
 def concatenate(batches: list[Chunks]) -> Chunks:

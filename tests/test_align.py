@@ -45,9 +45,7 @@ def test_swapped_labels_lower_what_used_to_win(setting):
     swapped = PairTable(pairs.first, pairs.second, 1 - pairs.prob_first, pairs.weight)
     list(align(policy, reference, table, swapped, pairs.second, ipo, settings(), generator()))
     chunks = gather(table, pairs.first, 4, generator())
-    rho = relative_scores(
-        policy, reference, chunks, policy.draw(chunks, generator()), 10, 1.0, table.count(pairs.first)
-    )
+    rho = relative_scores(policy, reference, chunks, policy.draw(chunks, generator()), 1.0, table.count(pairs.first))
     assert rho.median() < 0
 
 
@@ -55,30 +53,52 @@ def test_rho_of_a_copy_is_exactly_zero(setting):
     policy, table, pairs = setting
     chunks = gather(table, pairs.first, 4, generator())
     draws = policy.draw(chunks, generator())
-    assert (relative_scores(policy, policy.reference(), chunks, draws, 10, 1.0, table.count(pairs.first)) == 0).all()
+    assert (relative_scores(policy, policy.reference(), chunks, draws, 1.0, table.count(pairs.first)) == 0).all()
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("other", [{}, {"width": 8}, {"diffusion_steps": 7}])
-def test_scores_beside_a_reference_are_the_scores_of_each_by_itself(setting, prediction, other):
+def test_prepared_draws_give_the_same_scores_and_losses_to_policy_and_reference(setting, prediction, other):
     _, table, pairs = setting
     small = {"horizon": 4, "execute": 4, "width": 16, "depth": 1, "diffusion_steps": 10, "sample_steps": 2}
     policy = Diffusion(Dims(3, 2), prediction=prediction, **small)
     reference = Diffusion(Dims(3, 2), prediction=prediction, **(small | other))  # other weights, too
     chunks = gather(table, pairs.first, 4, generator())
     draws = reference.draw(chunks, generator())
-    mine, theirs = policy.score_beside(reference, chunks, draws)
-    assert torch.equal(mine, policy.score(chunks, draws)) and torch.equal(theirs, reference.score(chunks, draws))
-    assert mine.requires_grad and not theirs.requires_grad
+    ready = policy.prepared(chunks, draws)
+    for head in (policy, reference):
+        assert torch.equal(head.score(chunks, ready), head.score(chunks, draws))
+        assert torch.equal(head.loss(chunks, ready), head.loss(chunks, draws))
+    assert (reference._noised(chunks, ready) is ready.noised) == (not other), "one with other settings makes its own"
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"trust": 0.3, "early": 2.0}, {"anchor": 0.0}, {"preference": 0.0, "proximal": 0.0}]
+)
+def test_how_many_steps_are_drawn_ahead_changes_nothing(setting, monkeypatch, changes):
+    policy, table, pairs = setting
+    start = {k: v.clone() for k, v in policy.state_dict().items()}
+    found = []
+    for ahead in (1, 3, 100):
+        monkeypatch.setattr("robopref.learners.batches._AHEAD", ahead)
+        policy.load_state_dict(start)
+        random = generator()
+        logs = list(
+            align(policy, policy.reference(), table, pairs, pairs.first, sigmoid, settings(steps=8, **changes), random)
+        )
+        found.append((logs, [v.clone() for v in policy.parameters()], random.get_state()))
+    for logs, weights, state in found[1:]:
+        assert logs == found[0][0] and torch.equal(state, found[0][2])
+        assert all(torch.equal(a, b) for a, b in zip(weights, found[0][1], strict=True))
 
 
 def test_noise_is_added_as_the_scheduler_adds_it(setting):
     policy, table, pairs = setting
     chunks = gather(table, pairs.first, 4, generator())
     draws = policy.draw(chunks, generator())
-    (noisy, time, _), _ = policy._noised(chunks, draws)
+    noised = policy._noised(chunks, draws)
     clean = policy.normalizer.action(chunks.action).repeat_interleave(policy.probes, dim=0)
-    assert torch.equal(noisy, policy.scheduler.add_noise(clean, draws.noise.flatten(0, 1), time))
+    assert torch.equal(noised.noisy, policy.scheduler.add_noise(clean, draws.noise.flatten(0, 1), noised.time))
 
 
 def test_length_normalisation_divides_by_the_executed_elements(setting):
@@ -88,7 +108,7 @@ def test_length_normalisation_divides_by_the_executed_elements(setting):
         next(policy.parameters()).add_(0.05)
     chunks = gather(table, pairs.first, 4, generator())
     draws, count = policy.draw(chunks, generator()), table.count(pairs.first)
-    total, mean = (relative_scores(policy, reference, chunks, draws, 10, eta, count) for eta in (0.0, 1.0))
+    total, mean = (relative_scores(policy, reference, chunks, draws, eta, count) for eta in (0.0, 1.0))
     elements = chunks.mask.sum(dim=(1, 2)).view(10, -1).sum(dim=1) * count / 4
     torch.testing.assert_close(total, mean * elements)
 

@@ -57,7 +57,7 @@ def test_a_policy_on_a_gpu_scores_there_and_pairs_are_compared_on_the_cpu(name):
         draws = policy.draw(chunks, torch.Generator().manual_seed(0))
         assert {one.device for one in (chunks.action, chunks.mask, draws.noise, draws.time)} == {GPU}
         assert policy.score(chunks, draws).device == policy.loss(chunks, draws).device == GPU
-        rho = relative_scores(policy, policy, chunks, draws, 2, 1.0, data.count(sides))
+        rho = relative_scores(policy, policy, chunks, draws, 1.0, data.count(sides))
         assert rho.device.type == "cpu" and rho.shape == (2,)
 
 

@@ -164,15 +164,13 @@ def test_two_cameras_are_seen_apart(head):
 
 
 def watched(policy, monkeypatch):
-    """What `loss` and `score` (also beside the reference's) of a policy are given."""
+    """What `loss` and `score` of a policy are given."""
     seen = {"loss": [], "score": []}
-    for name, kind in (("loss", "loss"), ("score", "score"), ("score_beside", "score")):
-        real = getattr(policy, name, None)
-        if real is None:
-            continue
+    for name in seen:
+        real = getattr(policy, name)
 
-        def call(*given, kind=kind, real=real):
-            seen[kind].append(given[-2].observation.images["top"])
+        def call(*given, name=name, real=real):
+            seen[name].append(given[-2].observation.images["top"])
             return real(*given)
 
         monkeypatch.setattr(policy, name, call)

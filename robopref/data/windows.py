@@ -133,7 +133,11 @@ class ChunkTable:
 
         early: chunks at a position x in [0, 1] of their trajectory come with density ~ exp(-early x); 0 draws all alike.
         """
-        uniform = torch.rand(len(trajectories), per_trajectory, generator=generator)
+        return self.rows(trajectories, torch.rand(len(trajectories), per_trajectory, generator=generator), early)
+
+    def rows(self, trajectories: Tensor, uniform: Tensor, early: float = 0.0) -> Tensor:
+        """The rows (B, C) that `sample` takes of trajectories (B,) by uniform random numbers (B, C)."""
+        per_trajectory = uniform.shape[1]
         position = (torch.arange(per_trajectory) + uniform) / per_trajectory  # (B, C) in [0, 1)
         if early > 0:  # the inverse of the distribution function keeps the strata
             position = -torch.log1p(position * math.expm1(-early)) / early

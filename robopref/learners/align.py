@@ -11,19 +11,18 @@ rho -> relative score | beta -> kappa / scale | lam_a -> anchor | lam_p -> proxi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from statistics import median_low
 
 import torch
 from torch import Tensor, nn
 
-from robopref import processes
-from robopref.arrays import InputError, check_shape
+from robopref.arrays import InputError
 from robopref.data.windows import ChunkTable
 from robopref.device import device_of
-from robopref.networks.augment import augmented
+from robopref.learners.batches import PairBatch, batches, extent, gather, prepared
+from robopref.learners.pairs import AlignSettings, PairTable, check_pairs
 from robopref.networks.normalizer import check_shared
-from robopref.protocols import Beside, PairLoss, Policy
+from robopref.protocols import PairLoss, Policy
 from robopref.train import fit
 from robopref.types import Chunks, Draws
 
@@ -33,109 +32,18 @@ _PROBED = 8
 """Trajectories on which policy and reference are compared before the first step."""
 
 
-@dataclass(frozen=True)
-class AlignSettings:
-    """How strongly pairs pull and what holds the policy. All strengths are relative to a scale read from the data."""
-
-    steps: int = 400
-    lr: float = 3e-4
-    pairs_per_step: int = 16
-    chunks_per_trajectory: int = 8
-    preference: float = 1.0
-    """Weight of the pair term; 0 gives the ablation without pairs."""
-    kappa: float = 1.0
-    """Strength: a margin of one scale (see `calibrate`) has logit kappa."""
-    length_norm: float = 1.0
-    """eta: 0 sums a trajectory's score, 1 averages it over executed elements."""
-    anchor: float = 1.0
-    """Cloning of winners, in units of the same scale; 0 with proximal 0 is plain DPO."""
-    anchor_chunks: int = 64
-    proximal: float = 1.0
-    """Penalty on winners that become less likely than under the reference: relu(-rho_winner / scale)^2."""
-    early: float = 0.0
-    """How much more often early chunks of a trajectory are looked at, density ~ exp(-early x position): what is done after the task is
-    done teaches nothing, and where that begins nobody tells. 0: all alike; otherwise scores weigh a trajectory's chunks so."""
-    autocast: bool = False
-    """Compute products in bfloat16 (`train.fit`)."""
-    offload: bool = False
-    """Keep the optimiser in the processor's memory (`train.fit`)."""
-    trust: float = 0.0
-    """Penalty on the squared rho of both sides, in scales: holds the policy near the reference whatever the labels say."""
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.pairs_per_step, self.chunks_per_trajectory, self.anchor_chunks) < 1 or self.kappa <= 0:
-            raise InputError(f"AlignSettings: got {self}, wanted counts >= 1 and kappa > 0.")
-        if self.preference == 0 and self.anchor == 0:
-            raise InputError("AlignSettings: got preference=0 and anchor=0, wanted something to learn from.")
-        if min(self.preference, self.anchor, self.proximal, self.trust, self.early) < 0:
-            raise InputError(f"AlignSettings: got a negative weight in {self}, wanted weights >= 0.")
-
-
-@dataclass(frozen=True)
-class PairTable:
-    """Compared trajectories as rows of a chunk table."""
-
-    first: Tensor
-    """(N,) int64, trajectory index in the table."""
-    second: Tensor
-    """(N,) int64."""
-    prob_first: Tensor
-    """(N,) float32 in [0, 1]."""
-    weight: Tensor
-    """(N,) float32."""
-    lead: Tensor = field(default_factory=lambda: torch.zeros(0))
-    """(N,) float32, how far further objectives put the first side ahead, in units of kappa rho (MODPO's margin); left out: 0."""
-
-    def __post_init__(self) -> None:
-        if len(self.lead) == 0:
-            object.__setattr__(self, "lead", torch.zeros(len(self.first)))
-        for name in ("second", "prob_first", "weight", "lead"):
-            check_shape("PairTable", name, tuple(getattr(self, name).shape), (len(self.first),), "One value per pair.")
-        if bool((same := self.first == self.second).any()):
-            raise InputError(
-                f"PairTable: got trajectory {int(self.first[same][0])} as winner and loser of one pair, wanted two. Drop such pairs."
-            )
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-
-def gather(
-    table: ChunkTable, trajectories: Tensor, per_trajectory: int, generator: torch.Generator, early: float = 0.0
-) -> Chunks:
-    """Chunks (B * C) of trajectories (B,), C stratified in time per trajectory (see `ChunkTable.sample`), row-major."""
-    return table.chunks[table.sample(trajectories, per_trajectory, generator, early).flatten()]
-
-
-def _both(policy: Policy, reference: Policy, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Scores (B,) of the policy and, without gradient, of its reference."""
-    if isinstance(policy, Beside):
-        return policy.score_beside(reference, chunks, draws)
-    with torch.no_grad():
-        theirs = reference.score(chunks, draws)
-    return policy.score(chunks, draws), theirs
-
-
 def relative_scores(
-    policy: Policy,
-    reference: Policy,
-    chunks: Chunks,
-    draws: Draws,
-    trajectories: int,
-    length_norm: float,
-    count: Tensor,
+    policy: Policy, reference: Policy, chunks: Chunks, draws: Draws, length_norm: float, count: Tensor
 ) -> Tensor:
     """rho (B,): summed score difference per trajectory over executed elements to the power `length_norm`.
 
     chunks hold the same number C of rows for each of B trajectories; `count` (B,) is how many chunks each really has, so that the sum
     over a sample of C estimates the sum over all. The result lies on the CPU, where pairs are compared.
     """
-    mine, theirs = _both(policy, reference, chunks, draws)
-    difference = (mine - theirs).cpu().view(trajectories, -1)  # (B, C)
-    scale_up = count / difference.shape[1]
-    executed = chunks.mask.reshape(trajectories, -1).sum(dim=1).cpu()
-    elements = executed.clamp(min=1) * scale_up  # (B,)
-    return difference.sum(dim=1) * scale_up / elements**length_norm
+    draws = prepared(policy, chunks, draws)
+    with torch.no_grad():
+        theirs = reference.score(chunks, draws)
+    return extent(chunks, count, length_norm).relative(policy.score(chunks, draws) - theirs)
 
 
 def _scored(reference: Policy, chunks: Chunks, draws: Draws) -> Tensor:
@@ -164,23 +72,6 @@ def calibrate(reference: Policy, table: ChunkTable, settings: AlignSettings, gen
     first, second = scores
     spread, noise = torch.stack(scores).mean(dim=0).std(), (first - second).std() / 2
     return max(float(spread), float(noise), 1e-8)
-
-
-def check_pairs(table: ChunkTable, pairs: PairTable) -> None:
-    """Raise `InputError` for no pair, one outside the table, and one in which nothing was executed."""
-    if len(pairs) == 0:
-        raise InputError("align: got no answered pair, wanted at least one. Label more pairs.")
-    sides = torch.cat([pairs.first, pairs.second])
-    if int(sides.min()) < 0 or int(sides.max()) >= len(table):
-        raise InputError(
-            f"align: got a pair with trajectory {int(sides.max())} of {len(table)}. Use the table's own pairs."
-        )
-    ran = torch.cat([torch.zeros(1), table.chunks.mask.sum(dim=(1, 2)).cpu().cumsum(0)])
-    for one in sides.unique().tolist():
-        if float(ran[table.start[one + 1]] - ran[table.start[one]]) == 0:
-            raise InputError(
-                f"align: got an empty mask, no executed step in trajectory {one}, wanted at least one. Drop its pairs."
-            )
 
 
 @torch.no_grad()
@@ -220,20 +111,18 @@ def align(
     policy.train()
     check_zero_point(policy, reference, table, settings)
     scale = calibrate(reference, table, settings, generator)
+    drawn = batches(policy, reference, table, pairs, anchors, settings, generator)
 
-    def step(gen: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        if settings.preference + settings.proximal + settings.trust > 0:
-            total, logs = _pair_term(policy, reference, table, pairs, loss, settings, scale, gen)
-        else:
-            total, logs = torch.zeros(()), {"align/scale": scale}
-        if settings.anchor > 0:
-            rows = _anchor_rows(table, anchors, settings.anchor_chunks, settings.early, gen)
-            rows = augmented(rows, policy.spec.pictures, gen)  # cloned from; what is scored is never changed
-            draws, mine = policy.draw(rows, gen), processes.share(len(rows), "align.anchor_chunks")
-            anchor = policy.loss(rows[mine], draws[mine]).mean().cpu()
+    def step(_: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        batch = next(drawn)
+        total, logs = torch.zeros(()), {"align/scale": scale}
+        if batch.pairs is not None and batch.theirs is not None:
+            total, logs = _pair_term(policy, batch.pairs, batch.theirs, loss, settings, scale)
+        if batch.anchors is not None:
+            anchor = policy.loss(*batch.anchors).mean().cpu()
             total = total + settings.anchor * anchor / (2 * scale)
-            logs["align/anchor"] = float(anchor.detach())
-        return total, logs | {"align/loss": float(total.detach())}
+            logs["align/anchor"] = anchor.item()
+        return total, logs | {"align/loss": total.item()}
 
     yield from fit(
         policy, step, steps=settings.steps, lr=settings.lr, generator=generator, warmup=settings.steps // 20,
@@ -242,48 +131,27 @@ def align(
     policy.eval()
 
 
-def _anchor_rows(table: ChunkTable, anchors: Tensor, count: int, early: float, generator: torch.Generator) -> Chunks:
-    chosen = anchors[torch.randint(len(anchors), (count,), generator=generator)]
-    return gather(table, chosen, 1, generator, early)
-
-
-def _rows_of(pairs: slice, count: int, per_trajectory: int) -> Tensor | slice:
-    """Rows of the chunks of some pairs, where rows go through both sides of `count` pairs, `per_trajectory` each; all: nothing is copied."""
-    if pairs == slice(None):
-        return slice(None)
-    return torch.arange(2 * count * per_trajectory).view(2, count, per_trajectory)[:, pairs].flatten()
-
-
 def _pair_term(
-    policy: Policy, reference: Policy, table: ChunkTable, pairs: PairTable, loss: PairLoss,
-    settings: AlignSettings, scale: float, generator: torch.Generator,
-) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-    """Preference, proximal and trust terms of a random batch of pairs (of this process's share of them)."""
-    at = torch.randint(len(pairs), (settings.pairs_per_step,), generator=generator)
-    sides = torch.cat([pairs.first[at], pairs.second[at]])  # (2 B,)
-    chunks = gather(table, sides, settings.chunks_per_trajectory, generator, settings.early)
-    draws = policy.draw(chunks, generator)
-    mine = processes.share(len(at), "align.pairs_per_step")
-    weight, prob, lead = pairs.weight[at], pairs.prob_first[at][mine], pairs.lead[at][mine]
-    rows = _rows_of(mine, len(at), settings.chunks_per_trajectory)
-    sides = sides.view(2, -1)[:, mine].flatten()
-    count = table.count(sides)
-    rho = relative_scores(policy, reference, chunks[rows], draws[rows], len(sides), settings.length_norm, count) / scale
+    policy: Policy, batch: PairBatch, theirs: Tensor, loss: PairLoss, settings: AlignSettings, scale: float
+) -> tuple[Tensor, dict[str, float]]:
+    """Preference, proximal and trust terms of a batch of pairs, given the reference's scores of its chunks."""
+    prob = batch.prob_first
+    rho = batch.extent.relative(policy.score(batch.chunks, batch.draws) - theirs) / scale  # (2 B,)
     rho_first, rho_second = rho.chunk(2)  # (B,) each
-    each = loss(settings.kappa * rho_first - lead, settings.kappa * rho_second, prob)  # (B,)
-    winner = torch.where(prob >= 0.5, rho_first, rho_second)
+    each = loss(settings.kappa * rho_first - batch.lead, settings.kappa * rho_second, prob)  # (B,)
+    winner = torch.where(batch.first_wins, rho_first, rho_second)
     fallen = torch.relu(-winner).square()
     terms = settings.preference * each + settings.proximal * fallen
-    total = (processes.count() * weight[mine] * terms).sum() / weight.sum().clamp(min=1e-8)
+    total = (batch.weight * terms).sum() / batch.mass
     if settings.trust > 0:
         total = total + settings.trust * rho.square().mean()
-    return total, {"align/preference": float(each.detach().mean()), "align/scale": scale, **_apart(rho, prob)}
+    return total, {"align/preference": each.detach().mean().item(), "align/scale": scale, **_apart(rho, prob)}
 
 
 def _apart(rho: Tensor, prob_first: Tensor) -> dict[str, float]:
     """Medians of both sides of pairs (rho (2 B,), prob_first (B,)), and how often the winner is ahead, ties left out."""
-    first, second = rho[: len(prob_first)].tolist(), rho[len(prob_first) :].tolist()  # few numbers: Python is faster
-    probs = prob_first.tolist()
+    both, probs = rho.tolist(), prob_first.tolist()  # few numbers: Python is faster
+    first, second = both[: len(probs)], both[len(probs) :]
     won = [a if p >= 0.5 else b for a, b, p in zip(first, second, probs, strict=True)]
     lost = [b if p >= 0.5 else a for a, b, p in zip(first, second, probs, strict=True)]
     ahead = [w > v for w, v, p in zip(won, lost, probs, strict=True) if p != 0.5]

@@ -59,7 +59,7 @@ class HeldOutGuard:
         draws = self.policy.draw(chunks, generator)
         count = self.table.count(sides)
         norm = self.settings.length_norm
-        rho = relative_scores(self.policy, self.reference, chunks, draws, len(sides), norm, count) / self.scale
+        rho = relative_scores(self.policy, self.reference, chunks, draws, norm, count) / self.scale
         first, second = rho.chunk(2)
         right = self.pairs.prob_first >= 0.5
         winner, loser = torch.where(right, first, second), torch.where(right, second, first)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
@@ -20,8 +20,8 @@ from robopref.networks.eyes import Eyes
 from robopref.networks.history import build_denoiser, flat_history
 from robopref.networks.normalizer import Normalizer
 from robopref.pictures import PictureSpec
-from robopref.protocols import Generators, Policy
-from robopref.types import Chunks, Dims, Draws, Observation, PolicySpec
+from robopref.protocols import Generators
+from robopref.types import Chunks, Dims, Draws, Noised, Observation, PolicySpec
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
 
@@ -109,24 +109,18 @@ class Diffusion(nn.Module):
         noise = torch.randn(batch, self.probes, *chunks.action.shape[1:], generator=generator)
         return Draws(time.to(device), noise.to(device))
 
+    def prepared(self, chunks: Chunks, draws: Draws) -> Draws:
+        """The draws with their noise added to these chunks; as they are for a policy with eyes, whose condition follows its weights."""
+        return draws if self.eyes is not None else replace(draws, noised=self._noised(chunks, draws))
+
     def score(self, chunks: Chunks, draws: Draws) -> Tensor:
         """Surrogate log-likelihood (B,): minus half the squared error, executed elements summed, probes averaged."""
-        return self._score(*self._noised(chunks, draws), chunks.mask)
-
-    def score_beside(self, reference: Policy, chunks: Chunks, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Scores (B,) of this policy and, without gradient, of a reference that normalises alike: one noising serves both."""
-        seen, target = self._noised(chunks, draws)
-        with torch.no_grad():
-            if isinstance(reference, Diffusion) and reference.config == self.config and self.eyes is None:
-                theirs = reference._score(seen, target, chunks.mask)
-            else:
-                theirs = reference.score(chunks, draws)
-        return self._score(seen, target, chunks.mask), theirs
+        return -0.5 * self._squared_error(self._noised(chunks, draws), chunks.mask)
 
     def loss(self, chunks: Chunks, draws: Draws) -> Tensor:
         """Squared denoising error per executed element, (B,)."""
-        errors = self._errors(*self._noised(chunks, draws), chunks.mask)
-        return errors.sum(dim=(1, 2)) / chunks.mask.sum(dim=(1, 2)).clamp(min=1)
+        noised = self._noised(chunks, draws)
+        return self._squared_error(noised, chunks.mask) / noised.elements
 
     def reference(self) -> Diffusion:
         """A frozen copy of this policy as it is now."""
@@ -137,15 +131,18 @@ class Diffusion(nn.Module):
         """History (B, K, D), with pictures where the policy has eyes, -> condition (B, C)."""
         return flat_history("Diffusion", self._spec, self.normalizer, observation, self.eyes)
 
-    def _noised(self, chunks: Chunks, draws: Draws) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-        """What the denoiser sees at the draws (noisy (B M, H, A), time (B M,), condition (B M, C)), and its target (B, M, H, A)."""
-        clean = self.normalizer.action(chunks.action)[:, None].expand_as(draws.noise)  # (B, M, H, A)
-        batch, probes = draws.time.shape
-        flat_clean, flat_noise, time = clean.flatten(0, 1), draws.noise.flatten(0, 1), draws.time.flatten()
+    def _noised(self, chunks: Chunks, draws: Draws) -> Noised:
+        """What the denoiser sees at the draws; made ahead by a policy of the same settings, it is taken from them."""
+        if draws.noised is not None and draws.noised.made_by == self.config:
+            return draws.noised
+        probes, time = draws.time.shape[1], draws.time.flatten()
+        clean = self.normalizer.action(chunks.action)[:, None].expand_as(draws.noise).flatten(0, 1)  # (B M, H, A)
+        noise = draws.noise.flatten(0, 1)
         # What the scheduler's add_noise computes (Ho 2020, eq. 4), without reading its table anew: this runs in every training step.
-        noisy = self.signal[time, None, None] * flat_clean + self.spread[time, None, None] * flat_noise
+        noisy = self.signal[time, None, None] * clean + self.spread[time, None, None] * noise
         condition = self.encode(chunks.observation).repeat_interleave(probes, dim=0)
-        return (noisy, time, condition), self._target(flat_clean, flat_noise, time).unflatten(0, (batch, probes))
+        target = self._target(clean, noise, time).unflatten(0, draws.time.shape)
+        return Noised(noisy, time, condition, target, chunks.mask.sum(dim=(1, 2)).clamp(min=1), self.config)
 
     def _target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         if self.prediction == "epsilon":
@@ -154,10 +151,8 @@ class Diffusion(nn.Module):
             return clean
         return self.scheduler.get_velocity(clean, noise, time)
 
-    def _errors(self, seen: tuple[Tensor, Tensor, Tensor], target: Tensor, mask: Tensor) -> Tensor:
-        """Squared errors of executed elements, averaged over probes: (B, H, A)."""
-        predicted = self.denoiser(*seen).unflatten(0, target.shape[:2])
-        return F.mse_loss(predicted, target, reduction="none").mean(dim=1) * mask
-
-    def _score(self, seen: tuple[Tensor, Tensor, Tensor], target: Tensor, mask: Tensor) -> Tensor:
-        return -0.5 * self._errors(seen, target, mask).sum(dim=(1, 2))
+    def _squared_error(self, noised: Noised, mask: Tensor) -> Tensor:
+        """Squared errors (B,), executed elements summed, averaged over probes."""
+        predicted = self.denoiser(noised.noisy, noised.time, noised.condition).view_as(noised.target)
+        errors = F.mse_loss(predicted, noised.target, reduction="none").mean(dim=1) * mask  # (B, H, A)
+        return errors.sum(dim=(1, 2))
