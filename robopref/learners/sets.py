@@ -179,16 +179,16 @@ def _rho(
     mismatch: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """rho (B,) of trajectories, and with `mismatch` that of their chunks at the next trajectory's observations, without gradient (else empty)."""
-    size, norm, count = len(trajectories), settings.length_norm, table.count(trajectories)
+    norm, count = settings.length_norm, table.count(trajectories)
     chunks = gather(table, trajectories, settings.chunks_per_trajectory, generator, settings.early)
     draws = policy.draw(chunks, generator)
-    rho = relative_scores(policy, reference, chunks, draws, size, norm, count)
+    rho = relative_scores(policy, reference, chunks, draws, norm, count)
     if not mismatch:
         return rho, rho.new_zeros(0)
     other = torch.arange(len(chunks)).roll(settings.chunks_per_trajectory)
     strange: Chunks = replace(chunks, observation=chunks[other].observation)
     with torch.no_grad():
-        return rho, relative_scores(policy, reference, strange, draws, size, norm, count)
+        return rho, relative_scores(policy, reference, strange, draws, norm, count)
 
 
 def _apart(won: Tensor, lost: Tensor, right: Tensor) -> dict[str, float]:
