@@ -196,9 +196,9 @@ class Noised:
     def split(self, chunks: int) -> list[Noised]:
         """Parts of so many chunks each."""
         probes = self.target.shape[1]
-        seen = [part.split(chunks * probes) for part in (self.noisy, self.time, self.condition)]
-        said = [part.split(chunks) for part in (self.target, self.elements)]
-        return [Noised(*parts, self.made_by) for parts in zip(*seen, *said, strict=True)]
+        noisy, time, condition = (part.split(chunks * probes) for part in (self.noisy, self.time, self.condition))
+        parts = zip(noisy, time, condition, self.target.split(chunks), self.elements.split(chunks), strict=True)
+        return [Noised(*part, made_by=self.made_by) for part in parts]
 
 
 @dataclass(frozen=True)
