@@ -93,7 +93,8 @@ VERBS: dict[str, Verb] = {
         "  annotators=[a,b]    a link for each person; required with host=ADDRESS (127.0.0.1)  tls_cert= tls_key= hosts=[a]\n"
         "  overlap=K           people per question (1)      repeats=0.1  screen=true  gold=N   quality checks\n"
         "  segment=STEPS       windows instead of episodes  cameras=[a,b]  size=256  speed=1.0  minimum=400  prefetch=3\n"
-        "  export=true         only write the answers to the sidecar, which `labeler=people dataset=DATASET` reads\n\n"
+        "  export=true         only write the answers to the sidecar (`labeler=people dataset=DATASET` does so itself)\n"
+        "  restore=true        only take answers back from the sidecar, for a database that was lost\n\n"
         "  robopref collect task=drawer-open out=data && robopref annotate data",
         hydra=False,
     ),

@@ -15,7 +15,8 @@ from robopref.data.preferences import PreferenceStore
 from robopref.data.store import StoreWriter, TrajectoryStore
 from robopref.data.validate import validate
 from robopref.labelers.people import FILE, Answers, People
-from robopref.labelling.export import export, import_answers
+from robopref.labelling.export import export
+from robopref.labelling.restore import import_answers
 
 BETTER = 3
 """The episode that is better than all others in these tests."""
@@ -187,3 +188,73 @@ def test_the_labeler_answers_what_people_answered_and_nothing_else(store):
     np.testing.assert_array_equal(people.weigh(first, second), [1, 1, 0, 1])
     with pytest.raises(InputError, match="dataset=DIR"):
         People().label(first, second)
+
+
+BODIES = {
+    "ranking": (
+        {"choice": "ranked", "ranking": [[2], [0, 1], [3]]},
+        {"choice": "ranked", "ranking": [[3], [2], [1], [0]]},
+    ),
+    "best_worst": ({"choice": "chosen", "best": 0, "worst": 2}, {"choice": "chosen", "best": 3, "worst": 0}),
+    "rating": ({"choice": "rated", "rating": 2}, {"choice": "rated", "rating": 5}),
+    "flag": ({"choice": "success"}, {"choice": "failure"}),
+    "pairs": ({"choice": "both_bad"}, {"choice": "left"}),
+}
+SIZES = {"ranking": 4, "best_worst": 4, "rating": 1, "flag": 1, "pairs": 2}
+
+
+def standing(store):
+    """What the sidecar holds now, without names and times."""
+    folder = store.root / "meta/preferences"
+    rows = [
+        (p.first.episode, p.second.episode, p.prob_first, round(p.weight, 6))
+        for p in PreferenceStore(store).pairs()
+        if p.answered
+    ]
+    ranks = [(r["episode_index"], r["preference_rank"]) for r in read_feedback(folder, "ranks")]
+    single = [(r["episode_index"], r["label"], r["quality_label"]) for r in read_feedback(folder, "unpaired")]
+    marks = [(r["episode_index"], r["frame"], r["kind"]) for r in read_feedback(folder, "keypoints")]
+    return tuple(sorted(found, key=str) for found in (rows, ranks, single, marks))
+
+
+@pytest.mark.parametrize("mode", BODIES)
+def test_an_undo_takes_back_what_was_exported_in_every_mode(store, mode):
+    first, second = (body | {"keypoints": [[0, 1]]} if n == 0 else body for n, body in enumerate(BODIES[mode]))
+    answers = asking(store, [Comparison(tuple(whole(store, i) for i in range(SIZES[mode])), mode)])
+    (given,) = answers.queue.next("ada", "t", 1)
+    told = event(given) | {"body": first}
+    answers.record("ada", told)
+    export(store, answers)
+    assert any(standing(store))
+    back = answers.record("ada", undo(told["uid"])).assignment
+    export(store, answers)
+    assert not any(standing(store))
+    answers.record("ada", event(back) | {"body": second})
+    export(store, answers)
+    ended = standing(store)
+    assert any(ended) and export(store, answers) == 0 and standing(store) == ended
+    for path in (store.root / "meta/preferences").glob("*.parquet"):
+        path.unlink()
+    (store.root / "meta/preferences/info.json").unlink(missing_ok=True)
+    export(store, answers)  # at once, from the same log
+    assert standing(store) == ended
+
+
+@pytest.mark.parametrize("mode", BODIES)
+def test_answers_of_every_mode_come_back_from_the_sidecar(store, mode):
+    asked = [Comparison(tuple(whole(store, i) for i in range(SIZES[mode])), mode)]
+    answers = asking(store, asked)
+    (given,) = answers.queue.next("ada", "t", 1)
+    answers.record("ada", event(given) | {"body": BODIES[mode][0]})
+    export(store, answers)
+    before = standing(store)
+    answers.close()
+    for path in (store.root / FILE).parent.glob("answers.sqlite*"):
+        path.unlink()
+    fresh = Answers(store.root)
+    assert import_answers(store, fresh) == 1 and import_answers(store, fresh) == 0
+    (one,) = fresh.current()
+    assert (one["item"], one["annotator"], one["mode"]) == (asked[0].id, "ada", mode) and fresh.problems() == []
+    assert export(store, fresh) == 0 and standing(store) == before
+    fresh.queue.add(asked, lambda w: store.episode_hash(w.episode))
+    assert fresh.queue.next("bob", "t", 1) == []  # it is answered

@@ -1,11 +1,14 @@
 """The store of answers: counted once, never changed, undone by adding, leased to one person at a time."""
 
 import json
+import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +18,9 @@ from asked import event, opened, pairs, undo
 
 from robopref.arrays import InputError
 from robopref.data import eventlog
+from robopref.data.answer_rows import Comparison
 from robopref.data.eventlog import DiskFullError, EventLog
+from robopref.data.pairs import Window
 from robopref.data.question_queue import LAG, LEASE_MS, CheckPlan
 from robopref.labelers.people import FILE, Answers, Conflict
 
@@ -199,7 +204,7 @@ def test_rescoring_leaves_leased_and_answered_slots_alone(tmp_path):
         ({"choice": "left", "spans": [[2, 0, 5]]}, "spans"),
         ({"choice": "left", "keypoints": [[0, -1]]}, "keypoints"),
         ({"choice": "left", "reasons": ["x" * 61]}, "reasons"),
-        ({"choice": "left", "shown_ms": float("nan")}, "shown_ms"),
+        ({"choice": "left", "shown_ms": float("nan")}, "finite"),
         ({"choice": "left", "response_ms": True}, "response_ms"),
     ],
 )
@@ -380,3 +385,143 @@ def test_a_backup_is_a_whole_copy(tmp_path):
     (tmp_path / "b" / FILE).parent.mkdir(parents=True)
     answers.log.backup(tmp_path / "b" / FILE)
     assert Answers(tmp_path / "b").log.head() == answers.log.head()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"body": {"choice": "left", "note": "half a smile \ud83d"}},
+        {"body": {"choice": "left", "loops": [float("nan")]}},
+        {"item": "\ud800"},
+        {"slot": 10**30},
+        {"slot": -1},
+        {"uid": "with:colons"},
+        {"uid": "with~tilde"},
+        {"uid": "clip-of-the-server"},
+    ],
+)
+def test_what_cannot_be_stored_is_refused_by_itself(tmp_path, odd):
+    """An error of the database would hold up everything that waits behind it."""
+    answers = opened(tmp_path)
+    (given,) = answers.queue.next("ada", "t", 1)
+    with pytest.raises(InputError, match="event"):
+        answers.record("ada", event(given) | odd)
+    assert answers.record("ada", event(given) | {"supersedes": ["x"]}).status == "counted"
+    assert len(answers.log.events()) == 1 and answers.problems() == []
+
+
+def test_a_skip_may_say_why_in_any_script(tmp_path):
+    answers = opened(tmp_path)
+    (given,) = answers.queue.next("ada", "t", 1)
+    assert answers.record("ada", event(given, kind="skip", note="看不清" * 600)).status == "counted"
+    (given,) = answers.queue.next("ada", "t", 1)
+    with pytest.raises(InputError, match="more than a skip"):
+        answers.record("ada", event(given, kind="skip", note=["x"]))
+
+
+def test_an_undo_whose_reply_was_lost_gives_the_question_when_it_is_sent_again(tmp_path):
+    answers = opened(tmp_path)
+    (given,) = answers.queue.next("ada", "t", 1)
+    told = event(given)
+    answers.record("ada", told)
+    back = undo(told["uid"])
+    first, again = answers.record("ada", back), answers.record("ada", back)
+    assert again.status == "duplicate" and dict(again.assignment) | {"expires_ms": 0} == dict(first.assignment) | {
+        "expires_ms": 0
+    }
+    assert answers.record("ada", event(again.assignment, "right")).status == "counted"
+    late = answers.record("ada", back)
+    assert (late.status, late.assignment) == ("duplicate", None) and choices(answers) == ["right"]
+
+
+def test_a_session_asks_its_own_mode_and_counts_its_own_answers(tmp_path):
+    """Pairs that an earlier session left open must not be shown under the question of another mode."""
+    first = opened(tmp_path, 6, target=3)
+    first.record("ada", event(first.queue.next("ada", "tab", 1)[0]))
+    first.queue.next("ada", "tab", 2)
+    first.close()
+    flags = [Comparison((Window(n, 0, 10),), "flag") for n in range(4)]
+    answers = Answers(tmp_path, target=3)
+    answers.queue.add(flags, lambda w: f"hash-{w.episode}")
+    answers.queue.begin({one.id for one in flags}, "flag")
+    given = answers.queue.next("ada", "tab", 9)
+    assert [g["mode"] for g in given] == ["flag"] * 3
+    assert answers.queue.counts() | {"leased": 0} == {
+        "waiting": 0,
+        "open": 4,
+        "done": 0,
+        "closed": 0,
+        "leased": 0,
+    }
+    answers.record("ada", event(given[0], "success"))
+    assert answers.queue.counts()["done"] == answers.queue.answered_by("ada") == 1
+    answers.close()
+    again = opened(tmp_path, 6, target=3)
+    again.queue.begin({one.id for one in pairs(6)}, "pairs")
+    assert again.queue.counts()["done"] == 1 and [g["mode"] for g in again.queue.next("ada", "tab", 9)] == ["pairs"] * 2
+    again.close()
+    windows = Answers(tmp_path)
+    shorter = pairs(6, length=5)
+    windows.queue.add(shorter, lambda w: f"hash-{w.episode}")
+    windows.queue.begin({one.id for one in shorter}, "pairs")
+    assert {g["windows"][0].end for g in windows.queue.next("bob", "t", 9)} == {5}
+
+
+def test_more_people_per_question_than_last_time_means_more_slots(tmp_path):
+    opened(tmp_path, 3).close()
+    answers = opened(tmp_path, 3, overlap=2)
+    assert answers.queue.counts()["open"] == 6
+    (given,) = answers.queue.next("ada", "t", 1)
+    answers.record("ada", event(given, kind="broken"))
+    answers.queue.add(pairs(3), lambda w: "", 3)
+    assert answers.queue.counts()["open"] == 6 and answers.queue.counts()["closed"] == 2
+
+
+def test_leases_of_a_clock_that_ran_ahead_end_as_others_do(tmp_path, monkeypatch):
+    ahead = opened(tmp_path, 1)
+    real = ahead.log.now
+    monkeypatch.setattr(ahead.log, "now", lambda: real() + 24 * 3600 * 1000)
+    assert len(ahead.queue.next("ada", "t", 1)) == 1
+    ahead.close()
+    answers = opened(tmp_path, 1)
+    answers.queue.begin({one.id for one in pairs(1)}, "pairs")
+    assert answers.queue.next("bob", "t", 1) == []
+    passed = answers.log.now() + LEASE_MS + 1
+    monkeypatch.setattr(answers.log, "now", lambda: passed)
+    assert len(answers.queue.next("bob", "t", 1)) == 1
+
+
+def test_an_answer_counts_though_its_clips_are_to_be_made_again(tmp_path):
+    answers = opened(tmp_path, 2)
+    (given,) = answers.queue.next("ada", "t", 1)
+    answers.queue.hold_back(lambda item: False)
+    assert answers.queue.next("bob", "t", 9) == [] and answers.queue.renew("ada", [f"{given['item']}/0"]) != []
+    assert answers.record("ada", event(given)).status == "counted" and answers.problems() == []
+
+
+def test_names_of_mounts_are_read_in_any_script():
+    assert eventlog._unescaped("/mnt/donn\u00e9es\\040\u53d6") == "/mnt/donn\u00e9es \u53d6"
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs", "fuse.rclone", "9p", "ceph", "fuse.gcsfuse"])
+def test_every_network_file_system_is_refused(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(eventlog, "filesystem", lambda place: kind)
+    with pytest.raises(InputError, match="network file system"):
+        eventlog.refuse_network(tmp_path)
+
+
+def test_a_folder_of_somebody_else_is_told_at_once(tmp_path):
+    """The real thing: a process of another user, to whom the dataset is readable only."""
+    if os.geteuid() != 0:
+        pytest.skip("needs another user to be")
+    place = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        opened(place).close()
+        place.chmod(0o755)
+        for path in place.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        code = f"import os\nfrom robopref.labelers.people import Answers\nos.setegid(65534)\nos.seteuid(65534)\nAnswers({str(place)!r})"
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "writable folder" in said.stderr, said.stderr
+    finally:
+        shutil.rmtree(place)

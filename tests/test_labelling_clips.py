@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from robopref.benchmarks.labelling.server import acted, dataset
 from robopref.envs.point_mass import PointMass
 
 from robopref.arrays import InputError, Trajectory
+from robopref.data.files import DiskFullError
 from robopref.data.pairs import Window
 from robopref.data.store import StoreWriter, TrajectoryStore
 from robopref.labelling.clips import Clips
@@ -178,6 +181,9 @@ def test_a_clip_that_fails_closes_its_questions_and_the_rest_goes_on(tmp_path):
     assert (counts["open"], counts["closed"]) == (3, 3)
     assert [e["kind"] for e in project.answers.log.events()] == ["broken"] * 3 and project.answers.problems() == []
     project.close()
+    again = Project(Options(tmp_path / "s", strategy="random", size=64))  # the reason may be gone
+    assert again.answers.queue.counts() | {"leased": 0} == counts | {"open": 3, "closed": 0, "waiting": 3}
+    again.close()
 
 
 def test_the_pool_asks_within_one_task_each_question_once(tmp_path):
@@ -205,3 +211,33 @@ def test_words_of_the_command_become_options():
     ):
         with pytest.raises(InputError, match=why):
             parse(words)
+
+
+def test_a_full_disk_does_not_make_clips_broken(tmp_path, monkeypatch):
+    store = TrajectoryStore(dataset(tmp_path / "s", 2))
+    clips, window = Clips(store, tmp_path / "c", "secret", size=64), Window(0, 0, 30)
+    full = Future()
+    full.set_exception(DiskFullError("the disk is full"))
+    clips._finish(window, full)
+    assert clips.failure(window) == "" and clips.failures == []
+    clips.start(window, lambda w: None)
+    assert clips.busy == 0  # not before a while
+    dead = Future()
+    dead.set_exception(BrokenProcessPool("killed"))
+    for _ in range(2):
+        clips._finish(window, dead)
+        assert clips.failure(window) == ""
+    clips._finish(window, dead)
+    assert "BrokenProcessPool" in clips.failure(window)
+    clips.close()
+
+
+@pytest.mark.parametrize(("recorded", "speed", "stride", "fps", "motion"), [
+    (80, 1.0, 3, 25, 0.94), (20, 1.0, 1, 20, 1.0), (20, 0.5, 1, 10, 0.5), (5, 1.0, 1, 5, 1.0), (5, 4.0, 1, 20, 4.0), (100, 2.0, 8, 25, 2.0),
+])  # fmt: skip
+def test_clips_last_as_long_as_what_they_show(tmp_path, recorded, speed, stride, fps, motion):
+    with StoreWriter(tmp_path / "s", fps=recorded) as writer:
+        writer.add(acted(PointMass(horizon=12, image_size=64), 0, 0.0))
+    clips = Clips(TrajectoryStore(tmp_path / "s"), tmp_path / "c", "secret", speed=speed)
+    assert (clips.stride, clips.fps) == (stride, fps) and clips.slow_motion == pytest.approx(motion, abs=0.01)
+    assert clips.ms_per_step * recorded == pytest.approx(1000 / motion, rel=0.01)

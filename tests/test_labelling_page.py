@@ -34,7 +34,9 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(root):
-    with serving(root, "minimum=0", "repeats=0", "strategy=random", "pairs=66", "annotators=early") as running:
+    with serving(
+        root, "minimum=0", "repeats=0", "strategy=random", "pairs=66", "speed=0.8", "annotators=early"
+    ) as running:
         yield running
 
 
@@ -174,6 +176,110 @@ def test_offline_answers_wait_and_are_sent_later_also_after_the_browser_was_kill
     page.context.close()
     events = stored(root, before)[0]
     assert [e["body"]["client"]["choice"] for e in events] == ["left", "right"] and len({e["uid"] for e in events}) == 2
+
+
+def fails(route):
+    route.abort()
+
+
+def reply_lost(route):
+    """The server has stored what was sent, and the page does not hear of it."""
+    route.fetch()
+    route.abort()
+
+
+def test_replies_that_are_lost_cost_nothing_and_an_undo_goes_on(page, root):
+    before = len(stored(root)[0])
+    page.route("**/api/events", reply_lost)
+    name = press(page, "a")
+    page.wait_for_function("() => document.getElementById('saved').textContent.includes('1 not saved yet: ')")
+    count = page.evaluate("window.frames_.length")
+    page.keyboard.press("z")
+    page.wait_for_function("() => document.getElementById('saved').textContent.includes('2 not saved yet: ')")
+    page.unroute("**/api/events")
+    at_question(page, count)
+    assert page.evaluate("window.shown.at(-1).name") == name and "Was: Left" in page.inner_text("#message")
+    assert press(page, "d") == name
+    all_saved(page)
+    events, problems = stored(root, before)
+    assert [(e["kind"], e["body"]["client"].get("choice"), e["counted"]) for e in events] == [("answer", "left", 1), ("undo", None, 1), ("answer", "right", 1)]  # fmt: skip
+    assert problems == []
+
+
+def test_another_tab_of_the_person_may_send_what_this_one_waits_for(page, server, root):
+    other = goto(page.context.new_page(), server.link)
+    at_question(other)
+    assert other.evaluate("window.shown.at(-1).name") != page.evaluate("window.shown.at(-1).name")
+    page.bring_to_front()
+    page.route("**/api/events", fails)
+    name = press(page, "a")
+    count = page.evaluate("window.frames_.length")
+    page.keyboard.press("z")
+    page.wait_for_function("() => document.getElementById('saved').textContent.startsWith('2 not saved yet')")
+    other.bring_to_front()
+    press(other, "d")
+    all_saved(other)
+    page.bring_to_front()
+    at_question(page, count)
+    assert page.evaluate("window.shown.at(-1).name") == name
+    page.unroute("**/api/events")
+    press(page, "d")
+    all_saved(page)
+    assert stored(root)[1] == []
+    other.close()
+
+
+def test_long_notes_in_any_script_go_out_in_pieces_that_the_server_takes(browser, root):
+    with serving(root, "minimum=0", "repeats=0", "strategy=random", "annotator=writer") as server:
+        page = open_page(browser, server.link)
+        at_question(page)
+        before = len(stored(root)[0])
+        page.route("**/api/events", fails)
+        for _ in range(14):
+            page.fill("#note", "字" * 1990 + "🙂" * 6)  # the last one is cut in two
+            page.keyboard.press("Escape")
+            press(page, "a")
+        page.unroute("**/api/events")
+        all_saved(page)
+        events = stored(root, before)[0]
+        assert [e["counted"] for e in events] == [1] * 14 and page.errors == []
+        assert all(e["body"]["client"]["note"].startswith("字" * 1990) for e in events)
+        page.context.close()
+
+
+def test_the_page_goes_on_when_the_server_was_killed_and_started_again(browser, tmp_path):
+    root = dataset(tmp_path / "store", 12)
+    words = ("minimum=0", "repeats=0", "strategy=random", "annotator=kim")
+    server = Server(root, *words)
+    page = open_page(browser, server.link)
+    count = at_question(page)
+    page.wait_for_function(LOADED_AHEAD)
+    server.kill()
+    page.keyboard.press("a")
+    at_question(page, count)
+    page.keyboard.press("d")
+    page.wait_for_function("() => document.getElementById('saved').textContent.startsWith('2 not saved yet')")
+    with serving(root, *words, f"port={server.address[1]}"):
+        all_saved(page)
+        press(page, "w")
+        all_saved(page)
+        events, problems = stored(root)
+        assert [e["body"]["client"]["choice"] for e in events] == ["left", "right", "equal"] and problems == []
+        assert {e["counted"] for e in events} == {1} and page.errors == []
+        page.context.close()
+
+
+def test_a_clip_that_cannot_be_fetched_for_a_while_is_fetched_later(browser, server):
+    page = open_page(browser, server.link.split("#")[0])
+    page.route("**/media/*", fails)
+    page.goto(server.link)
+    page.wait_for_selector("#work:not([hidden])")
+    page.wait_for_timeout(4000)
+    assert page.locator(".failed").count() == 0
+    page.unroute("**/media/*")
+    at_question(page)
+    press(page, "ArrowUp")
+    page.context.close()
 
 
 def test_h264_plays_and_nothing_needs_a_network(page):

@@ -1,5 +1,8 @@
 """Flags and weights: careless raters are found, careful ones are left alone."""
 
+import math
+import time
+
 import numpy as np
 import pytest
 from asked import event, opened, pairs
@@ -43,8 +46,18 @@ def test_a_careful_rater_is_left_alone():
 
 
 def test_fifteen_of_fifteen_on_one_side_has_the_stated_chance():
-    assert two_sided(15, 15, 0.5) == pytest.approx(2 / 2**15)
-    assert two_sided(10, 20, 0.5) == 1.0
+    p = two_sided(np.array([15, 10, 0, 700]), np.array([15, 20, 15, 1200]))
+    exact = 2 * sum(math.comb(1200, j) for j in range(700, 1201)) / 2**1200
+    np.testing.assert_allclose(p, [2 / 2**15, 1.0, 2 / 2**15, exact], rtol=1e-9)
+
+
+def test_thousands_of_answers_are_looked_at_in_a_moment():
+    """The organiser's page asks every ten seconds; a chance of k of n from whole numbers overflows at 1030 answers."""
+    rng = np.random.default_rng(3)
+    for kind, found in (("careful", []), ("hasty", ["speeding"])):
+        begin = time.perf_counter()
+        assert flags(rater(kind, rng, answers=5000, checks=10)) == found
+        assert time.perf_counter() - begin < 2
 
 
 def test_checks_count_gold_and_repeats_but_not_first_answers():
@@ -104,7 +117,12 @@ def test_answers_of_the_store_are_read_in_pair_coordinates(tmp_path):
         answers.record(
             "ada", event(given, "left" if given["windows"][0] == better[unit] else "right", response_ms=3000.0)
         )
-    own = said(answers, CLIP)
-    assert {a.value for a in own} == {2} and sum(a.repeat for a in own) >= 12 and flags(own) == []
+    own = said(answers, CLIP / 10)
+    assert (
+        {a.clip_ms for a in own} == {CLIP}
+        and {a.value for a in own} == {2}
+        and sum(a.repeat for a in own) >= 12
+        and flags(own) == []
+    )
     (row,) = records(own)
     assert row.repeats[0] == row.repeats[1] >= 12 and row.weight > 0.9

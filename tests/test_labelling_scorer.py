@@ -140,11 +140,43 @@ def test_people_need_a_dataset_that_was_answered(tmp_path):
     root = dataset(tmp_path / "s", 4)
     config = compose(["experiment=quickstart", "labeler=people", f"dataset={root}"])
     assert are_people(config) and config["labeler_name"] == "people" and answered(root) == 0
-    with pytest.raises(InputError, match="export=true"):
+    with pytest.raises(InputError, match="robopref annotate"):
         answered_dataset(root)
     PreferenceStore(TrajectoryStore(root)).append([Pair(Window(0, 0, 30), Window(1, 0, 20), 1.0, source="human")])
     assert answered_dataset(root) == root.resolve()
     assert compose(["experiment=human_in_the_loop"])["people"]["ask"] is True
+
+
+def test_answers_that_nobody_exported_are_used(tmp_path):
+    from robopref.stages.people import answered_dataset
+
+    root = dataset(tmp_path / "s", 6)
+    store, answers = TrajectoryStore(root), Answers(root)
+    answers.queue.add(questions(store.episodes, "pairs", 9, 0), lambda w: store.episode_hash(w.episode))
+    given = answers.queue.next("ada", "tab", 3)
+    for n, one in enumerate(given[:2]):
+        answers.record("ada", answer(one, "left", f"used-{n:04d}"))
+    answered_dataset(root)
+    answers.record("ada", answer(given[2], "right", "used-0002"))
+    answered_dataset(root)  # one more since
+    assert len(PreferenceStore(TrajectoryStore(root)).pairs()) == 3
+    answers.close()
+
+
+def test_a_round_that_has_nothing_left_to_ask_says_so(tmp_path, monkeypatch):
+    from robopref.run import compose
+    from robopref.stages import people
+
+    monkeypatch.setattr(people, "_NOTHING_LEFT", 6.0)
+    root = dataset(tmp_path / "s", 2)
+    answers = Answers(root)
+    (only,) = questions(TrajectoryStore(root).episodes, "pairs", 9, 0)
+    answers.queue.add([only], lambda w: TrajectoryStore(root).episode_hash(w.episode))
+    answers.record("ada", answer(answers.queue.next("ada", "tab", 1)[0], "left", "only-one"))
+    answers.close()
+    config = compose(["experiment=human_in_the_loop", "people.options=['minimum=0']", "people.port=0"])
+    with pytest.raises(InputError, match="nothing left to ask"):
+        people.ask_people(config, root, 3, pause=0.2)
 
 
 @pytest.mark.slow

@@ -8,13 +8,14 @@ import socket
 import ssl
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 from asked import event, undo
 from robopref.benchmarks.labelling.server import Client, Server, dataset, serving
 
 from robopref.labelers.people import Answers
-from robopref.labelling import serve
+from robopref.labelling import guard, serve
 from robopref.labelling.options import parse
 
 pytestmark = pytest.mark.timeout(300)
@@ -359,3 +360,117 @@ def test_parts_of_a_reply_do_not_wait_for_each_other(root):
         assert (
             bound.proto == socket.IPPROTO_TCP
         )  # asyncio switches Nagle's algorithm off for sockets that name it, and for no others
+
+
+def test_the_links_of_a_server_for_everybody_work(root):
+    """Listening everywhere, it is called by its machine's name or by the address it was reached at, and by no other name."""
+    with serving(root, "host=0.0.0.0", "annotators=ada", "annotator=chief", "repeats=0") as server:
+        named = server.links["ada"].split("/")[2]
+        assert named.split(":")[0] == socket.gethostname()
+        port = server.address[1]
+        server.address = ("127.0.0.1", port)
+        for host in (named, f"127.0.0.1:{port}", named.upper()):
+            client = Client(server.address)
+            client.host, client.origin = host, f"http://{host}"
+            token = server.links["ada"].split("#t=")[1]
+            assert client.ask("POST", "/api/login", {"token": token})[0] == 200, host
+        for host in ("evil.example", "169.254.169.254", "0.0.0.0"):
+            assert client.ask("GET", "/", Host=host)[0] == 400
+
+
+def test_the_organiser_neither_loses_nor_gives_away_the_role(server):
+    chief = server.client()
+    own = chief.ask("GET", "/api/config")[1]["person"]
+    assert chief.ask("POST", "/api/enrol", {"name": own})[0] == 422
+    assert chief.ask("GET", "/api/quality")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["O'Brien", "ක්\u200dරිෂාන්", "علی\u200cرضا", "Ζωή", "שרה", "Nguyễn Văn An", "李小龙", "D & G"]
+)
+def test_people_are_called_by_their_names(server, name):
+    token = server.client().ask("POST", "/api/enrol", {"name": name})[1]["token"]
+    assert Client(server.address, token).ask("GET", "/api/config")[1]["person"] == unicodedata.normalize("NFC", name)
+
+
+def test_one_name_typed_in_two_ways_is_one_person(server):
+    chief = server.client()
+    for form in ("NFC", "NFD"):
+        chief.ask("POST", "/api/enrol", {"name": unicodedata.normalize(form, "Noël")})
+    assert [p["name"] for p in chief.ask("GET", "/api/quality")[1]["people"]].count("Noël") == 1
+
+
+@pytest.mark.parametrize("name", ["", " ada", "a\u0000", "\u200d", "\ud800", "a" * 81, "<b>"])
+def test_names_that_nobody_could_type_are_refused(server, name):
+    assert server.client().ask("POST", "/api/enrol", {"name": name})[0] == 422
+
+
+def test_what_the_database_cannot_hold_does_not_hold_up_the_rest(ada):
+    given = ada.next(2, tab="tab-00000007")
+    receipts = ada.record(event(given[0], note="\ud83d"), event(given[0], loops=[float("inf")]), event(given[1]))
+    assert [r["status"] for r in receipts] == ["rejected", "rejected", "counted"]
+    for path, body in (
+        ("next", {"n": 1, "tab": "tab\ud800-000"}),
+        ("renew", {"held": ["\ud800/1"]}),
+        ("revoke", {"name": "\ud800"}),
+    ):
+        assert ada.ask("POST", f"/api/{path}", body)[0] in (403, 422)
+
+
+def test_a_check_does_not_show_in_the_counts(tmp_path):
+    with serving(dataset(tmp_path / "s", 12), "repeats=0.5", "pairs=40", "strategy=random") as server:
+        client = server.client()
+        for n in range(20):
+            (given,) = client.next()
+            client.record(event(given))
+            told = client.ask("GET", "/api/progress")[1]
+            assert (told["done"], told["mine"], told["target"], told["finished"]) == (n + 1, n + 1, 60, False)
+        assert client.ask("GET", "/api/quality")[1]["counts"]["checks"] > 2
+
+
+def test_the_next_session_may_have_another_mode_size_and_wording(tmp_path):
+    """What the last one left open is neither shown under the wrong question nor without clips."""
+    root = dataset(tmp_path / "s", 8)
+    with serving(root, "repeats=0", "gold=3", "pairs=20") as server:
+        client = server.client()
+        (given,) = client.next()
+        client.record(event(given))
+        (late,) = client.next()
+    with serving(root, "mode=flag", "question=Does it get there?", "pairs=3") as server:
+        client = server.client()
+        assert client.ask("GET", "/api/progress")[1] | {"ready": 0, "waiting": 0, "leased": 0} == {
+            "done": 0, "target": 3, "mine": 0, "ready": 0, "leased": 0, "waiting": 0, "closed": 0, "finished": False
+        }  # fmt: skip
+        (held,) = client.record(event(late, "right", question_id=late["question_id"]))
+        assert held["status"] == "counted"
+        for _ in range(3):
+            (given,) = client.next()
+            assert given["mode"] == "flag"
+            client.record(event(given, "success"))
+        assert client.ask("GET", "/api/progress")[1]["finished"]
+    with serving(root, "size=96", "repeats=0", "pairs=20") as server:
+        client = server.client()
+        for _ in range(3):
+            (given,) = client.next()
+            for clip in given["clips"]:
+                for file in clip["views"][0]["files"]:
+                    assert client.ask("GET", f"/media/{file['id']}")[0] == 200
+            client.record(event(given))
+    answers = Answers(root)
+    said = [(e["mode"], e["body"]["server"]["question_id"]) for e in answers.current()]
+    wording = {r["id"]: r["text"] for r in answers.log.db.execute("SELECT id, text FROM question")}
+    assert [(m, wording[q]) for m, q in said[1:3]] == [
+        ("pairs", "Which robot does the task better?"),
+        ("flag", "Does it get there?"),
+    ]
+    answers.close()
+
+
+def test_strangers_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(guard, "MOST_KEYS", 50)
+    bucket = guard.Bucket(rate=0.001, burst=2)
+    assert [bucket.take("me") for _ in range(3)] == [True, True, False]
+    for n in range(500):
+        bucket.take(f"stranger {n}")
+        bucket.take("me")
+    assert len(bucket._held) <= 50 and not bucket.take("me")

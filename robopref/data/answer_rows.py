@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from robopref.arrays import InputError
+from robopref.data.eventlog import canonical
 from robopref.data.pairs import Pair, Window
 
 MODES = {"pairs": (2, 2), "ranking": (3, 8), "best_worst": (3, 8), "rating": (1, 1), "flag": (1, 1)}
@@ -25,6 +27,7 @@ CHOICES = {
     "rating": ("rated", "cant_tell"),
     "flag": ("success", "failure", "cant_tell"),
 }
+KINDS = ("answer", "skip", "broken", "undo", "note")
 LEVELS = 5
 """Ratings go from 1 (worst) to 5 (best)."""
 REASONS = ("success", "safety", "efficiency", "smoothness")
@@ -70,6 +73,22 @@ class Comparison:
         windows = [[w.episode, w.start, w.end] for w in self.windows]
         told = json.dumps([self.mode, windows, self.repeat_of, bool(self.gold), self.salt])
         return hashlib.sha256(told.encode()).hexdigest()[:24]
+
+
+def check_event(event: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """uid, kind and body of an event that can be stored at all: text that is text, numbers that are finite, a name that is no other's."""
+    try:
+        canonical(dict(event)).encode()
+    except ValueError:
+        raise InputError(
+            "event: got half a character or a number that is none, wanted text and finite numbers."
+        ) from None
+    uid, kind, body = event.get("uid"), event.get("kind"), event.get("body", {})
+    if not isinstance(uid, str) or not re.fullmatch(r"(?!clip-)[A-Za-z0-9_-]{8,64}", uid):
+        raise InputError("event.uid: wanted 8 to 64 letters, digits, - and _, made by the sender.")
+    if kind not in KINDS or not isinstance(body, dict):
+        raise InputError(f"event.kind: got {kind!r}, wanted one of {', '.join(KINDS)} with a body.")
+    return uid, str(kind), body
 
 
 def check_answer(mode: str, clips: int, body: Mapping[str, Any]) -> None:
@@ -210,6 +229,11 @@ def marks(windows: Sequence[Window], shown: Sequence[int], body: Mapping[str, An
     for position, start, end in body.get("spans", []):
         rows += [(windows[shown[position]], start, "span_start"), (windows[shown[position]], end, "span_end")]
     return [
-        {"episode_index": w.episode, "frame": min(w.start + frame, w.end), "kind": kind, "weight": 1.0}
+        {
+            "episode_index": w.episode,
+            "frame": min(w.start + frame, w.end - (kind != "span_end")),
+            "kind": kind,
+            "weight": 1.0,
+        }
         for w, frame, kind in rows
     ]

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import sqlite3
 import time
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from robopref.arrays import InputError
+from robopref.data.files import DiskFullError
+
+__all__ = ["COLUMNS", "DiskFullError", "EventLog", "canonical", "filesystem", "refuse_network", "statements"]
 
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -31,7 +35,35 @@ CREATE TRIGGER event_fixed BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'eve
 CREATE TRIGGER event_kept BEFORE DELETE ON event BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
 """
 COLUMNS = ("seq", "uid", "kind", "item", "slot", "gen", "annotator", "supersedes", "counted", "body", "t_ms")
-_REMOTE = ("nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "sshfs", "9p", "afs", "ceph", "lustre", "glusterfs", "davfs", "beegfs")  # fmt: skip
+_REMOTE = frozenset(
+    [
+        "nfs",
+        "nfs3",
+        "nfs4",
+        "cifs",
+        "smb",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "sshfs",
+        "9p",
+        "afs",
+        "ceph",
+        "lustre",
+        "gpfs",
+        "glusterfs",
+        "davfs",
+        "davfs2",
+        "beegfs",
+        "orangefs",
+        "rclone",
+        "s3fs",
+        "gcsfuse",
+        "juicefs",
+        "mount-s3",
+    ]
+)
+"""Types of file systems that other machines may write, bare or as `fuse.TYPE`."""
 
 
 def canonical(value: Any) -> str:
@@ -89,9 +121,10 @@ class EventLog:
 
     def append(self, **row: Any) -> dict[str, Any]:
         """Add one event inside `write()`: uid, kind, item, slot, gen, annotator, supersedes, counted, body (JSON-able)."""
-        last = self.db.execute("SELECT seq, hash FROM event ORDER BY seq DESC LIMIT 1").fetchone()
+        last = self.db.execute("SELECT seq, hash, t_ms FROM event ORDER BY seq DESC LIMIT 1").fetchone()
         before = last["hash"] if last else self._origin()
-        full = dict.fromkeys(COLUMNS) | row | {"t_ms": self.now(), "body": canonical(row["body"])}
+        now = max(self.now(), last["t_ms"] if last else 0)  # another process may have been ahead
+        full = dict.fromkeys(COLUMNS) | row | {"t_ms": now, "body": canonical(row["body"])}
         full["seq"] = (last["seq"] if last else 0) + 1
         full["hash"] = _chained(before, full)
         names = (*COLUMNS, "hash")
@@ -161,7 +194,7 @@ def refuse_network(folder: Path) -> None:
     """Raise `InputError` when `folder` lies on a network file system, where SQLite's locks do not hold."""
     place = folder.resolve()
     kind = filesystem(place)
-    if kind in _REMOTE or kind.startswith("fuse.sshfs"):
+    if kind.removeprefix("fuse.") in _REMOTE:
         raise InputError(
             f"{place}: got a network file system ({kind}), wanted a local disk: two machines could corrupt the answers.\n"
             "Copy the dataset to a local disk, label there, and copy meta/preferences back."
@@ -176,10 +209,15 @@ def filesystem(place: Path) -> str:
     best, found = -1, ""
     for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
         _, target, kind, *_ = line.split()
-        root = Path(target.encode().decode("unicode_escape"))
+        root = Path(_unescaped(target))
         if (place == root or root in place.parents) and len(root.parts) >= best:
             best, found = len(root.parts), kind
     return found
+
+
+def _unescaped(target: str) -> str:
+    """A name of /proc/mounts, which writes blanks and a few more as three octal digits and leaves all other scripts as they are."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), target)
 
 
 def _chained(before: str, row: dict[str, Any]) -> str:
@@ -221,7 +259,3 @@ def _database_errors(path: Path) -> Iterator[None]:
                 f"{path}: got no permission to write here, wanted a writable folder ({os.strerror(error.errno)})."
             ) from error
         raise
-
-
-class DiskFullError(InputError):
-    """Nothing was stored because the disk is full: the sender keeps the event and tries again."""

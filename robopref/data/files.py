@@ -22,6 +22,10 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """How a system says that no more can be written: no space, a quota is used up, a file may not grow further."""
 
 
+class DiskFullError(InputError):
+    """Nothing was written because the disk is full: what exists is as it was, and trying again later can help."""
+
+
 @contextmanager
 def disk_errors(path: Path | str) -> Iterator[None]:
     """Turn "no space left", "quota exceeded" and "read-only" while writing near `path` into `InputError`."""
@@ -29,7 +33,7 @@ def disk_errors(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise InputError(
+            raise DiskFullError(
                 f"{path}: the disk is full or its quota is used up ({os.strerror(error.errno or 0)}).\n"
                 "Nothing that existed was changed. Free space, or choose another folder, and run the command again."
             ) from error
@@ -108,6 +112,19 @@ def locked(folder: Path | str, wait: bool = False) -> Iterator[None]:
                 f"{folder}: got a folder in which another process is at work, wanted one of its own. Wait, or choose another."
             ) from None
         yield
+
+
+@contextmanager
+def one_writer(folder: Path | str) -> Iterator[None]:
+    """Wait until no other process writes numbered files in `folder`, so that two never take the same number. Leaves no file behind."""
+    with disk_errors(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path | str, text: str) -> None:

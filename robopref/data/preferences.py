@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robopref.arrays import InputError
-from robopref.data.files import atomic_file, disk_errors, read_json, write_json
+from robopref.data.files import atomic_file, one_writer, read_json, write_json
 from robopref.data.pairs import REQUIRED, Pair, Window, columns, from_row, to_row
 from robopref.data.store import TrajectoryStore, fingerprint
 
@@ -44,7 +41,7 @@ class PreferenceStore:
         Raises `InputError` and writes nothing when a pair points outside its episode, compares two tasks unflagged,
         supersedes an unknown row, or when the disk is full.
         """
-        with self._locked():
+        with one_writer(self.folder):
             stored = self.rows()
             taken = {pair.uid for pair in stored}
             new: list[Pair] = []
@@ -174,18 +171,6 @@ class PreferenceStore:
                         "Put back the dataset that belongs to these preferences, or move meta/preferences away."
                     )
             yield pair
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One writer at a time, so that two processes never take the same file number."""
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _number(path: Path) -> int:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from robopref.arrays import InputError
 from robopref.data.answer_rows import Comparison
-from robopref.data.eventlog import EventLog, statements
+from robopref.data.asked import SHORTCUTS, CheckPlan, Session, shorten
+from robopref.data.eventlog import EventLog
 from robopref.data.pairs import Window
+
+__all__ = ["LAG", "LEASE_MS", "SCHEMA", "SHORTCUTS", "CheckPlan", "QuestionQueue"]
 
 SCHEMA = """
 CREATE TABLE comparison(id TEXT PRIMARY KEY, mode TEXT NOT NULL, windows TEXT NOT NULL, hashes TEXT NOT NULL,
@@ -32,37 +34,9 @@ CREATE UNIQUE INDEX slot_person ON slot(item, who) WHERE who IS NOT NULL;
 CREATE INDEX slot_who ON slot(who, state);
 CREATE TABLE skipped(item TEXT NOT NULL, annotator TEXT NOT NULL, PRIMARY KEY (item, annotator)) WITHOUT ROWID;
 """
-SHORTCUTS = """
-CREATE INDEX IF NOT EXISTS slot_leased ON slot(expires_ms) WHERE state = 'open' AND only_for IS NULL;
-CREATE INDEX IF NOT EXISTS slot_check ON slot(only_for, item) WHERE only_for IS NOT NULL;
-CREATE INDEX IF NOT EXISTS comparison_gold ON comparison(id) WHERE gold <> '';
-CREATE INDEX IF NOT EXISTS event_answered ON event(annotator, seq) WHERE kind = 'answer' AND counted = 1;
-CREATE TABLE IF NOT EXISTS tally(state TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TRIGGER IF NOT EXISTS slot_made AFTER INSERT ON slot WHEN new.only_for IS NULL
-  BEGIN UPDATE tally SET n = n + 1 WHERE state = new.state; END;
-CREATE TRIGGER IF NOT EXISTS slot_moved AFTER UPDATE OF state ON slot WHEN new.only_for IS NULL AND old.state <> new.state
-  BEGIN UPDATE tally SET n = n + (state = new.state) - (state = old.state) WHERE state IN (old.state, new.state); END;
-"""
-"""What keeps a request from walking through every question: also made in a file that has none yet. Slots are never removed."""
-STATES = ("waiting", "open", "done", "closed")
 LEASE_MS = 120_000
 LAG = 10
 """Answers of a person between a question and its repeat, at least."""
-
-
-@dataclass(frozen=True)
-class CheckPlan:
-    """How many of a person's questions are repeats or gold."""
-
-    share: float = 0.1
-    screen: int = 0
-    """Checks among the first 30 questions; 0 leaves them to `share`."""
-
-    def wanted(self, answers: int, after: int = 0) -> int:
-        """Checks that should have been asked once `answers` questions were, if none can be among the first `after`."""
-        if self.screen and answers <= 30:
-            return int(self.screen * max(0, answers - after) / (30 - after))
-        return self.screen + int(self.share * (answers - (30 if self.screen else 0)))
 
 
 class QuestionQueue:
@@ -71,10 +45,21 @@ class QuestionQueue:
     def __init__(self, log: EventLog, target: int = 0, plan: CheckPlan | None = None, seed: int | None = None) -> None:
         self.log, self.target, self.plan = log, target, plan or CheckPlan(0.0)
         self._rng = np.random.default_rng(seed)
-        self._shorten()
+        with log.write() as db:
+            shorten(db)
+        self.session = Session()
+        self.shows: Callable[[tuple[Window, ...]], bool] = lambda windows: True
+        """Whether these windows can be shown: checks are drawn from among such."""
+
+    def begin(self, items: Collection[str], mode: str) -> None:
+        """Ask these questions and no others from now on, see `Session`; leases of a server whose clock ran ahead end when any would."""
+        with self.log.write() as db:
+            self.session.begin(db, items, mode)
+            latest = self.log.now() + LEASE_MS
+            db.execute("UPDATE slot SET expires_ms = ? WHERE expires_ms > ?", (latest, latest))
 
     def add(self, comparisons: Iterable[Comparison], hashes: Callable[[Window], str], overlap: int = 1, ready: bool = True) -> int:  # fmt: skip
-        """Add questions that are not there yet, with `overlap` slots each; returns how many were new.
+        """Add questions, and slots, that are not there yet, `overlap` each; returns how many questions were new.
 
         `hashes` gives the content hash of a window's episode. `ready=False` keeps them back until `release_waiting`.
         """
@@ -87,7 +72,33 @@ class QuestionQueue:
                 if fresh and not one.gold:
                     for slot in range(overlap):
                         self._insert(db, one, slot, state)
+                elif overlap > 1 and not one.gold:
+                    self._widen(db, one, overlap, state)
         return new
+
+    def _widen(self, db: sqlite3.Connection, one: Comparison, overlap: int, state: str) -> None:
+        """More slots for a question that was added with fewer, unless it was closed."""
+        held = {r["slot"]: r["state"] for r in db.execute("SELECT slot, state FROM slot WHERE item = ?", (one.id,))}
+        if "closed" not in held.values():
+            for slot in set(range(overlap)) - set(held):
+                self._insert(db, one, slot, state)
+
+    def waiting(self, count: int) -> list[str]:
+        """The next questions whose clips are waited for."""
+        rows = self.log.db.execute(
+            f"SELECT s.item FROM slot s WHERE s.state = 'waiting' {self.session.only} ORDER BY s.prio DESC, s.item, s.slot LIMIT ?",
+            (count,),
+        )
+        return [row["item"] for row in rows]
+
+    def hold_back(self, shown: Callable[[str], bool]) -> None:
+        """Let open questions that cannot be shown wait for their clips (again); leases on them stay good."""
+        with self.log.write() as db:
+            items = {row["item"] for row in db.execute("SELECT item FROM slot WHERE state = 'open'")}
+            db.executemany(
+                "UPDATE slot SET state = 'waiting' WHERE item = ? AND state = 'open'",
+                [(i,) for i in items if not shown(i)],
+            )
 
     def release_waiting(self, items: Collection[str]) -> None:
         """Open the slots of questions whose clips exist now."""
@@ -100,9 +111,11 @@ class QuestionQueue:
         with self.log.write() as db:
             now = self.log.now()
             mine = db.execute(
-                "SELECT * FROM slot WHERE who = ? AND state = 'open' AND tab = ? AND expires_ms >= ? ORDER BY item, slot",
+                "SELECT s.*, c.mode FROM slot s JOIN comparison c ON c.id = s.item "
+                "WHERE s.who = ? AND s.state = 'open' AND s.tab = ? AND s.expires_ms >= ? ORDER BY s.item, s.slot",
                 (annotator, tab, now),
             ).fetchall()
+            mine = [row for row in mine if self.session.includes(row["mode"])]
             for row in [r for r in mine if f"{r['item']}/{r['slot']}" not in held][:count]:
                 given.append(self._lease(db, row, annotator, tab, now, keep=True))
             while len(given) < count:
@@ -120,7 +133,7 @@ class QuestionQueue:
             for name in held:
                 item, _, slot = name.rpartition("/")
                 found = db.execute(
-                    "UPDATE slot SET expires_ms = ? WHERE item = ? AND slot = ? AND who = ? AND state = 'open'",
+                    "UPDATE slot SET expires_ms = ? WHERE item = ? AND slot = ? AND who = ? AND state IN ('open', 'waiting')",
                     (now + LEASE_MS, item, slot, annotator),
                 )
                 if found.rowcount:
@@ -154,9 +167,22 @@ class QuestionQueue:
 
     def counts(self) -> dict[str, int]:
         """Slots by state, checks left out, and `leased` of the open ones."""
-        found = {row["state"]: row["n"] for row in self.log.db.execute("SELECT state, n FROM tally")}
-        leased = "SELECT count(*) FROM slot INDEXED BY slot_leased WHERE state = 'open' AND expires_ms >= ? AND only_for IS NULL"
-        return found | {"leased": self.log.db.execute(leased, (self.log.now(),)).fetchone()[0]}
+        return self.session.counts(self.log.db, self.log.now())
+
+    def checks(self) -> int:
+        """Checks that were answered."""
+        found = self.log.db.execute(
+            "SELECT count(*) FROM slot INDEXED BY slot_check WHERE only_for IS NOT NULL AND state = 'done'"
+        )
+        return int(found.fetchone()[0])
+
+    def answered_by(self, annotator: str) -> int:
+        """Answers of a person that count now, checks among them."""
+        if not self.session.only:
+            mine = "SELECT count(*) FROM slot WHERE who = ? AND state = 'done'"
+            return int(self.log.db.execute(mine, (annotator,)).fetchone()[0])
+        mine = "SELECT c.mode FROM slot s JOIN comparison c ON c.id = s.item WHERE s.who = ? AND s.state = 'done'"
+        return sum(self.session.includes(row["mode"]) for row in self.log.db.execute(mine, (annotator,)))
 
     def windows(self, item: str) -> tuple[Window, ...]:
         """The windows of a question. Raises `InputError` for an unknown one."""
@@ -164,17 +190,6 @@ class QuestionQueue:
         if row is None:
             raise InputError(f"question {item!r}: got an unknown one.")
         return tuple(Window(*w) for w in json.loads(row["windows"]))
-
-    def _shorten(self) -> None:
-        """Make the indices and the tally where they are not there, the tally from what is."""
-        with self.log.write() as db:
-            for statement in statements(SHORTCUTS):
-                db.execute(statement)
-            if db.execute("SELECT count(*) FROM tally").fetchone()[0] == 0:
-                found = dict(
-                    db.execute("SELECT state, count(*) FROM slot WHERE only_for IS NULL GROUP BY state").fetchall()
-                )
-                db.executemany("INSERT INTO tally VALUES (?, ?)", [(state, found.get(state, 0)) for state in STATES])
 
     def _insert(self, db: sqlite3.Connection, one: Comparison, slot: int, state: str, only_for: str | None = None, shown: str | None = None) -> None:  # fmt: skip
         db.execute(
@@ -189,7 +204,7 @@ class QuestionQueue:
             if counts["done"] + counts["leased"] >= self.target:
                 return None
         found: sqlite3.Row | None = db.execute(
-            "SELECT * FROM slot s WHERE state = 'open' AND expires_ms < ? AND only_for IS NULL "
+            f"SELECT * FROM slot s WHERE state = 'open' AND expires_ms < ? AND only_for IS NULL {self.session.only} "
             "AND NOT EXISTS (SELECT 1 FROM slot o WHERE o.item = s.item AND o.who = ? AND o.slot <> s.slot) "
             "AND NOT EXISTS (SELECT 1 FROM skipped k WHERE k.item = s.item AND k.annotator = ?) "
             "ORDER BY prio DESC, item, slot LIMIT 1",
@@ -220,13 +235,19 @@ class QuestionQueue:
             "(SELECT 1 FROM slot s WHERE s.item = c.id AND s.only_for = ?) ORDER BY id",
             (annotator,),
         ).fetchall()
-        if not rows:
+        if (row := self._drawn(rows)) is None:
             return None
-        row = rows[int(self._rng.integers(len(rows)))]
         slot = db.execute("SELECT coalesce(max(slot), -1) + 1 FROM slot WHERE item = ?", (row["id"],)).fetchone()[0]
         one = Comparison(tuple(Window(*w) for w in json.loads(row["windows"])), row["mode"], "gold", gold=row["gold"])
         self._insert(db, one, slot, "open", annotator)
-        return self._row(db, row["id"], slot)
+        return self.slot(row["id"], slot)
+
+    def _drawn(self, rows: Sequence[sqlite3.Row]) -> sqlite3.Row | None:
+        """One of the rows whose windows can be shown, at random."""
+        for n in self._rng.permutation(len(rows)):
+            if self.shows(tuple(Window(*w) for w in json.loads(rows[n]["windows"]))):
+                return rows[n]
+        return None
 
     def _repeat(self, db: sqlite3.Connection, annotator: str) -> sqlite3.Row | None:
         """An own answer of long enough ago, asked again with the sides swapped."""
@@ -238,9 +259,8 @@ class QuestionQueue:
             "AND e.seq <= (SELECT seq FROM event WHERE annotator = ? AND kind = 'answer' AND counted = 1 ORDER BY seq DESC LIMIT 1 OFFSET ?)",
             (annotator, annotator, annotator, LAG - 1),
         ).fetchall()
-        if not rows:
+        if (row := self._drawn(rows)) is None:
             return None
-        row = rows[int(self._rng.integers(len(rows)))]
         windows = tuple(Window(*w) for w in json.loads(row["windows"]))
         one = Comparison(windows, strategy="repeat", repeat_of=row["item"], salt=annotator)
         held = db.execute("SELECT hashes FROM comparison WHERE id = ?", (row["item"],)).fetchone()["hashes"]
@@ -249,7 +269,7 @@ class QuestionQueue:
             (one.id, "pairs", row["windows"], held, row["item"], ""),
         )
         self._insert(db, one, 0, "open", annotator, json.dumps(json.loads(row["shown"])[::-1]))
-        return self._row(db, one.id, 0)
+        return self.slot(one.id, 0)
 
     def _lease(self, db: sqlite3.Connection, row: sqlite3.Row, annotator: str, tab: str, now: int, keep: bool = False) -> dict[str, Any]:  # fmt: skip
         """Give a slot to a person: a new token, and sides drawn anew unless they are fixed (a repeat) or kept."""
@@ -267,6 +287,13 @@ class QuestionQueue:
             "mode": question["mode"], "windows": [Window(*windows[n]) for n in shown],
         }  # fmt: skip
 
-    def _row(self, db: sqlite3.Connection, item: str, slot: int) -> sqlite3.Row:
-        row: sqlite3.Row = db.execute("SELECT * FROM slot WHERE item = ? AND slot = ?", (item, slot)).fetchone()
+    def renewed(self, row: sqlite3.Row, annotator: str, tab: str) -> dict[str, Any]:
+        """The lease on a slot that the person has already, with the same token and sides, for another while. Inside a transaction."""
+        return self._lease(self.log.db, row, annotator, tab, self.log.now(), keep=True)
+
+    def slot(self, item: str, slot: int) -> sqlite3.Row:
+        """A slot as it is now."""
+        row: sqlite3.Row = self.log.db.execute(
+            "SELECT * FROM slot WHERE item = ? AND slot = ?", (item, slot)
+        ).fetchone()
         return row

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from robopref.arrays import InputError, Trajectory
-from robopref.data.answer_rows import check_answer
+from robopref.data.answer_rows import check_answer, check_event
 from robopref.data.content import behaviour_hash
 from robopref.data.eventlog import EventLog
 from robopref.data.pairs import Window
 from robopref.data.question_queue import LEASE_MS, SCHEMA, CheckPlan, QuestionQueue
 
 HEADER = {"format": "robopref-answers", "version": 1}
-KINDS = ("answer", "skip", "broken", "undo", "note")
 FILE = "meta/preferences/answers.sqlite"
 
 
@@ -57,39 +56,50 @@ class Answers:
 
         Raises `Conflict` for a uid that is taken, `InputError` for content that no page sends; both store nothing.
         """
-        uid, kind, body = event.get("uid"), event.get("kind"), event.get("body", {})
-        if not isinstance(uid, str) or not 8 <= len(uid) <= 64 or not uid.isascii():
-            raise InputError("event.uid: wanted 8 to 64 plain characters, made by the sender.")
-        if kind not in KINDS or not isinstance(body, dict):
-            raise InputError(f"event.kind: got {kind!r}, wanted one of {', '.join(KINDS)} with a body.")
+        uid, kind, body = check_event(event)
         with self.log.write() as db:
             if (known := self.log.find(uid)) is not None:
                 same = known["kind"] == kind and known["annotator"] == annotator
                 if not same or json.loads(known["body"])["client"] != body:
                     raise Conflict(f"event.uid: {uid} is taken by an event of other content.")
-                return Receipt(uid, "duplicate", "" if known["counted"] else "not counted the first time")
+                return self._again(known, annotator)
             if kind == "undo":
                 return self._undo(annotator, event, body, server)
             if kind == "note":
                 return self._note(annotator, event, body, server)
             slot = db.execute(
                 "SELECT s.*, c.mode, c.windows FROM slot s JOIN comparison c ON c.id = s.item WHERE item = ? AND slot = ?",
-                (str(event.get("item")), event.get("slot") if type(event.get("slot")) is int else -1),
+                (
+                    str(event.get("item")),
+                    event["slot"] if type(event.get("slot")) is int and 0 <= event["slot"] < 2**31 else -1,
+                ),
             ).fetchone()
             if slot is None:
                 raise InputError("event: got an unknown question.")
             if kind == "answer":
                 check_answer(slot["mode"], len(json.loads(slot["windows"])), body)
-            elif set(body) - {"note", "agent", "question_id"} or len(json.dumps(body)) > 4000:
+            elif set(body) - {"note", "agent", "question_id"} or not all(
+                isinstance(t, str) and len(t) <= 2000 for t in body.values()
+            ):
                 raise InputError(f"event.body: got more than a {kind} may say.")
             return self._store(annotator, event, body, server, slot)
+
+    def _again(self, known: Mapping[str, Any], annotator: str) -> Receipt:
+        """What a retry is told: as the first time, with the lease that an undo opened as long as it is there."""
+        why = "" if known["counted"] else "not counted the first time"
+        if known["kind"] != "undo" or why:
+            return Receipt(known["uid"], "duplicate", why)
+        slot = self.queue.slot(known["item"], known["slot"])
+        if (slot["gen"], slot["state"], slot["who"]) != (known["gen"] + 1, "open", annotator):
+            return Receipt(known["uid"], "duplicate", "it was answered anew already")
+        return Receipt(known["uid"], "duplicate", "", self.queue.renewed(slot, annotator, slot["tab"]))
 
     def _store(self, annotator: str, event: Mapping[str, Any], body: Any, server: Any, slot: Any) -> Receipt:
         """Answer, skip or broken about a slot: counted only under the lease that is current."""
         wrong = next(
             (reason for reason, bad in (
                 ("it was answered already", slot["state"] == "done"),
-                ("it was closed", slot["state"] not in ("open", "done")),
+                ("it was closed", slot["state"] == "closed"),
                 ("the lease passed to somebody else", slot["who"] != annotator or slot["token"] != event.get("token")),
                 ("it was undone since", slot["gen"] != event.get("gen")),
             ) if bad), "",
@@ -113,7 +123,7 @@ class Answers:
             )
         else:
             db.execute("INSERT OR IGNORE INTO skipped VALUES (?, ?)", (slot["item"], annotator))
-            state = "open" if slot["only_for"] is None else "closed"  # a check is for one person only
+            state = slot["state"] if slot["only_for"] is None else "closed"  # a check is for one person only
             db.execute(
                 "UPDATE slot SET who = NULL, tab = NULL, expires_ms = 0, token = token + 1, state = ? WHERE item = ? AND slot = ?",
                 (state, *place),
@@ -124,8 +134,8 @@ class Answers:
         old = self.log.find(str(event.get("supersedes")))
         if old is None or old["annotator"] != annotator or old["kind"] not in ("answer", "skip", "broken"):
             raise InputError("event.supersedes: wanted an answer of your own.")
-        db, now = self.log.db, self.log.now()
-        slot = db.execute("SELECT * FROM slot WHERE item = ? AND slot = ?", (old["item"], old["slot"])).fetchone()
+        db = self.log.db
+        slot = self.queue.slot(old["item"], old["slot"])
         taken = db.execute(
             "SELECT 1 FROM event WHERE kind = 'undo' AND supersedes = ? AND counted = 1", (old["uid"],)
         ).fetchone()
@@ -144,13 +154,13 @@ class Answers:
         if old["kind"] == "broken":
             db.execute("UPDATE slot SET state = 'open' WHERE item = ? AND state = 'closed'", (old["item"],))
         db.execute("DELETE FROM skipped WHERE item = ? AND annotator = ?", (old["item"], annotator))
-        tab = str(event.get("tab") or slot["tab"] or "")
+        tab = str(event.get("tab") or slot["tab"] or "")[:64]
         db.execute(
             "UPDATE slot SET gen = gen + 1, state = 'open', token = token + 1, who = ?, tab = ?, expires_ms = ? WHERE item = ? AND slot = ?",
-            (annotator, tab, now + LEASE_MS, old["item"], old["slot"]),
+            (annotator, tab, self.log.now() + LEASE_MS, old["item"], old["slot"]),
         )
-        fresh = db.execute("SELECT * FROM slot WHERE item = ? AND slot = ?", (old["item"], old["slot"])).fetchone()
-        return Receipt(str(event["uid"]), "counted", "", self.queue._lease(db, fresh, annotator, tab, now, keep=True))
+        fresh = self.queue.slot(old["item"], old["slot"])
+        return Receipt(str(event["uid"]), "counted", "", self.queue.renewed(fresh, annotator, tab))
 
     def _note(self, annotator: str, event: Mapping[str, Any], body: Any, server: Any) -> Receipt:
         old = self.log.find(str(event.get("supersedes")))
@@ -178,7 +188,7 @@ class Answers:
     ) -> None:
         self.log.append(
             uid=event["uid"], kind=event["kind"], item=event.get("item"), slot=event.get("slot"), gen=gen, annotator=annotator,
-            supersedes=event.get("supersedes"), counted=int(counted), body={"client": client, "server": server},
+            supersedes=event.get("supersedes") if event["kind"] in ("undo", "note") else None, counted=int(counted), body={"client": client, "server": server},
         )  # fmt: skip
 
     def close_broken(self, item: str, why: str) -> None:
@@ -189,6 +199,15 @@ class Answers:
                 self.log.append(uid=uid, kind="broken", item=item, slot=None, gen=None, annotator="", supersedes=None,
                                 counted=1, body={"client": {}, "server": {"reason": why[:500]}})  # fmt: skip
             db.execute("UPDATE slot SET state = 'closed' WHERE item = ? AND state IN ('open', 'waiting')", (item,))
+
+    def reopen_unmade(self) -> None:
+        """Questions that were closed because their clips could not be made, and for nothing else, wait for them once more."""
+        with self.log.write() as db:
+            db.execute(
+                "UPDATE slot SET state = 'waiting' WHERE state = 'closed' AND only_for IS NULL "
+                "AND item IN (SELECT item FROM event WHERE kind = 'broken' AND annotator = '') "
+                "AND item NOT IN (SELECT item FROM event WHERE kind = 'broken' AND annotator <> '' AND counted = 1)"
+            )
 
     def current(self) -> list[dict[str, Any]]:
         """The answers that count now, oldest first: event fields, `mode`, `windows`, `repeat_of`, `gold`, body as value."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
+import unicodedata
 from dataclasses import dataclass
 
 from robopref.arrays import InputError
@@ -37,8 +37,8 @@ class Accounts:
                 db.execute(table)
 
     def enrol(self, name: str, role: str = "annotator") -> str:
-        """Make (or promote) an annotator and return a new secret for their link; earlier links stay valid."""
-        check_name(name)
+        """Make an annotator (or give one another role) and return a new secret for their link; earlier links stay valid."""
+        name = check_name(name)
         with self._log.write() as db:
             db.execute(
                 "INSERT INTO annotator VALUES (?, ?, ?) ON CONFLICT(id) DO UPDATE SET role = excluded.role",
@@ -62,12 +62,13 @@ class Accounts:
 
     def revoke(self, name: str) -> int:
         """End all links and sessions of an annotator; returns how many. Their answers stay."""
+        name = check_name(name)
         with self._log.write() as db:
             return db.execute("UPDATE secret SET revoked = 1 WHERE annotator = ? AND revoked = 0", (name,)).rowcount
 
     def people(self) -> list[Person]:
         """Everybody enrolled, by name."""
-        return [Person(r["id"], r["role"]) for r in self._log.db.execute("SELECT id, role FROM annotator ORDER BY id")]
+        return enrolled(self._log)
 
     def _secret(self, name: str, kind: str) -> str:
         secret = secrets.token_urlsafe(32)
@@ -86,10 +87,21 @@ class Accounts:
         return Person(row["id"], row["role"])
 
 
-def check_name(name: str) -> None:
-    """Raise `InputError` for a name that nobody could tell apart or type."""
-    if not 1 <= len(name) <= 80 or not name.isprintable() or name != name.strip() or re.search(r"[<>&\"']", name):
-        raise InputError(f"annotator: got the name {name!r}, wanted 1 to 80 printable characters without <>&\"'.")
+def enrolled(log: EventLog) -> list[Person]:
+    """Everybody in a project's file, by name."""
+    return [Person(r["id"], r["role"]) for r in log.db.execute("SELECT id, role FROM annotator ORDER BY id")]
+
+
+def check_name(name: str) -> str:
+    """A name in the one form in which it is kept (NFC). Raises `InputError` for one that nobody could tell apart or type.
+
+    Persian, Sinhala and others join letters, or keep them apart, with characters that are not printed.
+    """
+    name = unicodedata.normalize("NFC", name)
+    seen = name.translate({ord(joiner): None for joiner in "\u200c\u200d"})
+    if not 1 <= len(name) <= 80 or not seen or not seen.isprintable() or name != name.strip() or set("<>") & set(name):
+        raise InputError(f"annotator: got the name {name!r}, wanted 1 to 80 printable characters without < and >.")
+    return name
 
 
 def _hashed(secret: str) -> str:

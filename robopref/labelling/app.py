@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.resources import files
 from typing import Any
@@ -20,7 +22,7 @@ from robopref.data.answer_rows import LEVELS
 from robopref.data.eventlog import DiskFullError
 from robopref.labelers.people import Conflict
 from robopref.labelling import organiser
-from robopref.labelling.accounts import Person
+from robopref.labelling.accounts import Person, check_name
 from robopref.labelling.guard import Bucket, Guard
 from robopref.labelling.project import Project
 from robopref.labelling.queries import RANDOM_SHARE
@@ -55,8 +57,9 @@ def build(project: Project) -> Any:
     routes += [Route("/media/{clip:str}", service.media), Route("/", service.page), Route("/{name:str}", service.page)]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _failure})
     o = project.options
-    hosts = {"127.0.0.1", "localhost", "::1", *o.hosts} | ({o.host} if o.host not in ("0.0.0.0", "::") else set())
-    return Guard(app, hosts, "https" if o.tls_cert else "http")
+    anywhere = o.host in ("0.0.0.0", "::")
+    hosts = {"127.0.0.1", "localhost", "::1", *o.hosts, socket.gethostname() if anywhere else o.host}
+    return Guard(app, hosts, "https" if o.tls_cert else "http", anywhere)
 
 
 class Service:
@@ -127,7 +130,7 @@ class Service:
             type(count) is not int
             or not 0 <= count <= MOST_ASSIGNMENTS
             or not isinstance(tab, str)
-            or not 8 <= len(tab) <= 64
+            or not re.fullmatch(r"[\w-]{8,64}", tab, re.ASCII)
         ):
             raise InputError(f"next: wanted n from 0 to {MOST_ASSIGNMENTS} and the tab's id.")
         given = self.project.answers.queue.next(person.id, tab, count, held)
@@ -150,7 +153,7 @@ class Service:
         if not isinstance(event, dict):
             return {"uid": None, "status": "rejected", "reason": "an event is an object"}
         try:
-            receipt = self.project.answers.record(person, event, self.project.server_part(event.get("item")))
+            receipt = self.project.answers.record(person, event, self.project.server_part(event))
         except Conflict as error:
             return {"uid": event.get("uid"), "status": "rejected", "reason": str(error), "code": 409}
         except DiskFullError:
@@ -188,8 +191,10 @@ class Service:
         """A clip by its id, whole or in ranges."""
         self._who(request)
         found = self.project.clips.file(request.path_params["clip"])
-        if found is None or not found[0].is_file():
+        if found is None:
             raise HTTPException(404, "no such clip")
+        if not found[0].is_file():
+            raise HTTPException(503, "this clip is being made")
         return FileResponse(
             found[0], media_type=found[1], headers={"cache-control": "private, max-age=31536000, immutable"}
         )
@@ -197,7 +202,9 @@ class Service:
     async def quality(self, request: Request) -> Response:
         """Agreement, speed and flags, for the organiser."""
         self._organiser(request)
-        return JSONResponse(organiser.summary(self.project))
+        # Statistics of thousands of answers take a second, and answers must not wait for them.
+        counts = self.project.answers.queue.counts() | {"checks": self.project.answers.queue.checks()}
+        return JSONResponse(await asyncio.to_thread(organiser.summary, self.project, counts))
 
     async def export(self, request: Request) -> Response:
         """Write the sidecar now."""
@@ -209,9 +216,9 @@ class Service:
         """End all links and sessions of an annotator."""
         own = self._organiser(request)
         name = (await _json(request)).get("name")
-        if name == own.id:
-            raise InputError("revoke: got your own name, wanted another.")
-        return JSONResponse({"ended": self.project.accounts.revoke(str(name))})
+        if not isinstance(name, str) or name == own.id:
+            raise InputError("revoke: wanted the name of somebody else.")
+        return JSONResponse({"ended": self.project.accounts.revoke(name)})
 
     async def enrol(self, request: Request) -> Response:
         """A link for a new annotator; shown once."""
@@ -219,6 +226,8 @@ class Service:
         name = (await _json(request)).get("name")
         if not isinstance(name, str):
             raise InputError("enrol: wanted a name.")
+        if Person(check_name(name), "organiser") in self.project.accounts.people():
+            raise InputError("enrol: got an organiser, who has a link already, wanted another name.")
         return JSONResponse({"token": self.project.accounts.enrol(name)})
 
     def _who(self, request: Request) -> Person:
@@ -267,6 +276,6 @@ async def _json(request: Request) -> dict[str, Any]:
 
 
 def _names(held: Any) -> list[str]:
-    if not isinstance(held, list) or len(held) > 30 or not all(isinstance(h, str) and len(h) < 80 and h.rpartition("/")[2].isdecimal() for h in held):  # fmt: skip
+    if not isinstance(held, list) or len(held) > 30 or not all(isinstance(h, str) and re.fullmatch(r"[\w-]{1,60}/[0-9]{1,9}", h, re.ASCII) for h in held):  # fmt: skip
         raise InputError("held: wanted a list of at most 30 leases.")
     return held

@@ -11,6 +11,7 @@ import hmac
 import logging
 import multiprocessing
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,6 +22,7 @@ from typing import Any
 
 from robopref.arrays import InputError
 from robopref.data.eventlog import canonical
+from robopref.data.files import DiskFullError
 from robopref.data.pairs import Window
 from robopref.data.store import TrajectoryStore
 from robopref.labelling.encode import CODECS
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 MOST_CAMERAS = 3
 _PROCESSES = 2
 """Models that may be loaded at once; each has one process."""
+_LIVES, _PAUSE = 3, 10.0
+"""Processes that may die over one window before it is given up, and seconds without a new clip after the disk was full."""
 
 
 class Clips:
@@ -38,9 +42,10 @@ class Clips:
     def __init__(
         self, store: TrajectoryStore, folder: Path, secret: str, cameras: Iterable[str] = (), size: int = 256, fps: int = 25, speed: float = 1.0
     ) -> None:  # fmt: skip
-        self.store, self.folder, self.fps, self.size = store, folder, fps, size
+        self.store, self.folder, self.size = store, folder, size
         self.stride = max(1, round(store.fps * speed / fps))
-        self.slow_motion = fps * self.stride / store.fps
+        self.fps = max(1, min(fps, round(store.fps * speed / self.stride)))  # what was recorded slowly plays slowly
+        self.slow_motion = self.fps * self.stride / store.fps
         self.source = "video" if store.cameras else "states"
         self.cameras = self._cameras(tuple(cameras))
         self._secret, self._versions = secret.encode(), list(versions())
@@ -49,6 +54,8 @@ class Clips:
         self._ready: set[Window] = set()
         self._failed: dict[Window, str] = {}
         self._running: dict[Window, Future[int]] = {}
+        self._died: dict[Window, int] = {}
+        self._resume_at = 0.0
         self._pools: OrderedDict[str, ProcessPoolExecutor] = OrderedDict()
         if self.source == "states":
             self._check_drawable()
@@ -61,7 +68,7 @@ class Clips:
             files = []
             for codec in CODECS:
                 path = next(Path(p) for c, k, p in job.outputs if (c, k) == (camera, codec))
-                files.append({"id": self._publish(path, CODECS[codec].media_type), "type": CODECS[codec].media_type})
+                files.append({"id": self._id(path), "type": CODECS[codec].media_type})
             views.append({"camera": camera, "files": files})
         frames = (window.end - 1 - window.start) // self.stride + 1
         first = window.end - 1 - (frames - 1) * self.stride
@@ -82,13 +89,23 @@ class Clips:
         return self._failed.get(window, "")
 
     @property
+    def failures(self) -> list[str]:
+        """All such reasons, each once."""
+        return sorted(set(self._failed.values()))
+
+    @property
     def busy(self) -> int:
         """Windows that are being made now."""
         return len(self._running)
 
     def start(self, window: Window, done: Callable[[Window], None]) -> None:
         """Make the clips of a window in the background; `done` is called from another thread when they exist or failed."""
-        if window in self._running or window in self._failed or self.ready(window):
+        if (
+            window in self._running
+            or window in self._failed
+            or self.ready(window)
+            or time.monotonic() < self._resume_at
+        ):
             return
         job = self._job(window)
         missing = tuple(o for o in job.outputs if not Path(o[2]).is_file())
@@ -117,12 +134,19 @@ class Clips:
         if error is None:
             self._ready.add(window)
             return
-        self._failed[window] = f"{type(error).__name__}: {error}"
-        log.warning("clips of episode %d cannot be made: %s", window.episode, self._failed[window])
         if isinstance(
             error, BrokenProcessPool
         ):  # the process died, for example in a driver: the next one starts afresh
             self._pools.pop(self.store.episodes[window.episode].task, None)
+            self._died[window] = self._died.get(window, 0) + 1
+            if self._died[window] < _LIVES:
+                return
+        if isinstance(error, DiskFullError):  # nothing is wrong with the episode
+            self._resume_at = time.monotonic() + _PAUSE
+            log.warning("no clips are made for %.0f s: %s", _PAUSE, error)
+            return
+        self._failed[window] = f"{type(error).__name__}: {error}"
+        log.warning("clips of episode %d cannot be made: %s", window.episode, self._failed[window])
 
     def _pool(self, task: str) -> ProcessPoolExecutor:
         if task not in self._pools:
@@ -135,8 +159,15 @@ class Clips:
 
     def _job(self, window: Window) -> ClipJob:
         if window not in self._jobs:
-            self._jobs[window] = self._new_job(window)
+            self._jobs[window] = job = self._new_job(window)
+            for _, codec, path in job.outputs:
+                self._manifest[self._id(Path(path))] = (Path(path), CODECS[codec].media_type)
         return self._jobs[window]
+
+    @property
+    def ms_per_step(self) -> float:
+        """How long a step of an episode lasts on the page."""
+        return 1000 / (self.stride * self.fps)
 
     def _new_job(self, window: Window) -> ClipJob:
         episode = self.store.episodes[window.episode]
@@ -154,11 +185,9 @@ class Clips:
                 )
         return replace(job, outputs=tuple(outputs))
 
-    def _publish(self, path: Path, media_type: str) -> str:
+    def _id(self, path: Path) -> str:
         """An id that says nothing about the file, and cannot be guessed without the project's secret."""
-        clip = hmac.new(self._secret, path.name.encode(), "sha256").hexdigest()[:32]
-        self._manifest[clip] = (path, media_type)
-        return clip
+        return hmac.new(self._secret, path.name.encode(), "sha256").hexdigest()[:32]
 
     def _cameras(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         if self.source == "states":

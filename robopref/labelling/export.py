@@ -1,4 +1,4 @@
-"""Answers out to the preference sidecar, and back in. Both can be repeated: each adds only what is not there yet.
+"""Answers out to the preference sidecar. It can be repeated: it adds only what is not there yet.
 
 Undone answers become rows too (choice `undo`, no probability), so that what was exported earlier is taken back. A changed
 weight of an annotator supersedes the row it changes. Repeats and gold are checks, not data: they stay out.
@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robopref.data.answer_rows import Comparison, marks, pair_rows, unpaired_rows
-from robopref.data.feedback import append_feedback
+from robopref.data.answer_rows import marks, pair_rows, unpaired_rows
+from robopref.data.feedback import append_feedback, take_back
 from robopref.data.files import write_json
 from robopref.data.pairs import Pair, Window
 from robopref.data.preferences import PreferenceStore
@@ -112,7 +112,7 @@ def _chain(pair: Pair, event: Mapping[str, Any], held: dict[str, Pair], head_of:
 
 
 def _export_rest(folder: Path, answers: Answers) -> None:
-    """Rankings, single judgements and keypoints of the answers that count now."""
+    """Rankings, single judgements and keypoints of the answers that count now; those of answers that were taken back no longer hold."""
     ranks: list[dict[str, Any]] = []
     single: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
@@ -134,70 +134,11 @@ def _export_rest(folder: Path, answers: Answers) -> None:
         ranks += _named(found, event["uid"], who)
         single += _named(unpaired_rows(windows, event["mode"], server["shown"], client), event["uid"], who)
         points += _named(marks(windows, server["shown"], client), event["uid"], who)
+    back = {event["supersedes"] for event in answers.log.events(("undo",)) if event["counted"]}
     for table, rows in (("ranks", ranks), ("unpaired", single), ("keypoints", points)):
+        take_back(folder, table, back)
         append_feedback(folder, table, rows)
 
 
 def _named(rows: list[dict[str, Any]], uid: str, who: dict[str, str]) -> list[dict[str, Any]]:
     return [row | who | {"uid": f"{uid}:{n}"} for n, row in enumerate(rows)]
-
-
-def import_answers(store: TrajectoryStore, answers: Answers) -> int:
-    """People's pairwise answers of the sidecar that the log does not know, as counted answers; returns how many."""
-    known = {event["uid"] for event in answers.log.events()}
-    pairs = [
-        p
-        for p in PreferenceStore(store).pairs()
-        if p.source == "human" and p.choice not in ("undo", "ranking", "best_worst")
-    ]
-    new = [p for p in pairs if p.uid.partition("~")[0] not in known]
-    asked = [Comparison((p.first, p.second), strategy=p.strategy or "random", propensity=p.propensity) for p in new]
-    answers.queue.add(asked, lambda w: store.episode_hash(w.episode))
-    count = 0
-    for pair, question in zip(new, asked, strict=True):
-        choice = {"first": "left", "second": "right", "tie": "equal"}.get(pair.choice, pair.choice)
-        if choice not in ("left", "right", "equal", "cant_tell", "both_bad"):
-            choice = (
-                "cant_tell"
-                if not pair.answered
-                else "equal"
-                if pair.prob_first == 0.5
-                else "left"
-                if pair.prob_first > 0.5
-                else "right"
-            )
-        client: dict[str, Any] = {"choice": choice}
-        if pair.reasons:
-            client["reasons"] = pair.reasons.split(",")
-        if pair.strength == pair.strength:
-            client["strength"] = int(pair.strength)
-        if pair.response_time_s == pair.response_time_s:
-            client["response_ms"] = round(1000 * pair.response_time_s)
-        if pair.notes:
-            client["note"] = pair.notes[:2000]
-        count += _restore(answers, pair, question.id, client)
-    return count
-
-
-def _restore(answers: Answers, pair: Pair, item: str, client: dict[str, Any]) -> int:
-    """One imported answer, in a slot of its own if the question's slots are taken."""
-    log = answers.log
-    with log.write() as db:
-        if db.execute("SELECT 1 FROM slot WHERE item = ? AND who = ?", (item, pair.annotator)).fetchone():
-            return 0
-        slot = db.execute("SELECT coalesce(min(CASE WHEN state IN ('open', 'waiting') THEN slot END), max(slot) + 1) FROM slot WHERE item = ?", (item,)).fetchone()[0]  # fmt: skip
-        server = {
-            "shown": [0, 1], "strategy": pair.strategy, "propensity": pair.propensity, "check": False, "imported": True,
-            "question_id": pair.question_id, "label_model": pair.label_model,
-        }  # fmt: skip
-        db.execute(
-            "INSERT INTO slot(item, slot, prio, state, who, token, shown, strategy, score, propensity) VALUES (?,?,0,'done',?,1,'[0,1]',?,0,?) "
-            "ON CONFLICT DO UPDATE SET state = 'done', who = excluded.who, shown = excluded.shown",
-            (item, slot, pair.annotator, pair.strategy or "random", pair.propensity),
-        )
-        gen = db.execute("SELECT gen FROM slot WHERE item = ? AND slot = ?", (item, slot)).fetchone()[0]
-        log.append(
-            uid=pair.uid.partition("~")[0], kind="answer", item=item, slot=slot, gen=gen, annotator=pair.annotator,
-            supersedes=None, counted=1, body={"client": client, "server": server},
-        )  # fmt: skip
-    return 1

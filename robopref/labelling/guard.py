@@ -23,7 +23,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-_SECRET_AGES = 3600.0
+MOST_KEYS = 10_000
 
 
 @dataclass
@@ -37,20 +37,24 @@ class Bucket:
     def take(self, key: str) -> bool:
         """Whether one more is allowed now."""
         now = time.monotonic()
-        left, at = self._held.get(key, (self.burst, now))
+        left, at = self._held.pop(key, (self.burst, now))
         left = min(self.burst, left + (now - at) * self.rate)
         allowed = left >= 1
         self._held[key] = (left - allowed, now)
-        if len(self._held) > 10_000:  # strangers must not fill the memory
-            self._held = {k: v for k, v in self._held.items() if now - v[1] < _SECRET_AGES}
+        if len(self._held) > MOST_KEYS:  # strangers must not fill the memory: who was heard of longest ago is forgotten
+            del self._held[next(iter(self._held))]
         return allowed
 
 
 class Guard:
-    """ASGI middleware. `hosts`: allowed Host names (any port); `scheme`: http or https."""
+    """ASGI middleware. `hosts`: allowed Host names (any port); `scheme`: http or https.
 
-    def __init__(self, app: Any, hosts: Collection[str], scheme: str = "http") -> None:
-        self._app, self._hosts, self._scheme = app, {h.lower() for h in hosts}, scheme
+    anywhere: the server listens on every address of its machine, and may be called by the one that a request arrived at: an address,
+    unlike a name, cannot be rebound.
+    """
+
+    def __init__(self, app: Any, hosts: Collection[str], scheme: str = "http", anywhere: bool = False) -> None:
+        self._app, self._hosts, self._scheme, self._anywhere = app, {h.lower() for h in hosts}, scheme, anywhere
         self._rate = Bucket(rate=200, burst=600)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -87,7 +91,8 @@ class Guard:
         for key, value in scope["headers"]:
             headers.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1"))
         hosts = headers.get("host", [])
-        if len(hosts) != 1 or _name(hosts[0]) not in self._hosts:
+        own = (scope.get("server") or ("", 0))[0].removeprefix("::ffff:")
+        if len(hosts) != 1 or not (_name(hosts[0]) in self._hosts or (self._anywhere and _name(hosts[0]) == own)):
             return 400, "unknown host"
         client = (scope.get("client") or ("", 0))[0]
         if not self._rate.take(f"{client} {headers.get('cookie', [''])[0][:120]}"):

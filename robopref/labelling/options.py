@@ -69,6 +69,8 @@ class Options:
     seed: int = 0
     export: bool = False
     """Write the answers to the sidecar and end."""
+    restore: bool = False
+    """Take back from the sidecar the answers that the database lacks, and end."""
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, tuple(MODES))
@@ -82,6 +84,14 @@ class Options:
                 raise InputError(f"{name}: got {getattr(self, name)}, wanted {low} to {high}.")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise InputError("annotate: got only one of tls_cert and tls_key, wanted both files or neither.")
+        if self.mode != "pairs" and (self.gold or self.screen):
+            raise InputError(
+                f"{'gold' if self.gold else 'screen'}: got it with mode={self.mode}, wanted mode=pairs: only pairs are checked."
+            )
+        if long := [reason for reason in self.reasons if len(reason) > 60]:
+            raise InputError(f"reasons: got {long[0][:20]!r}..., wanted at most 60 characters each.")
+        if len(self.reasons) > 40:
+            raise InputError(f"reasons: got {len(self.reasons)}, wanted at most 40.")
         if len(self.question) > 500:
             raise InputError("question: wanted a text of at most 500 characters.")
 

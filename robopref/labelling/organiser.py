@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from robopref.data.answer_rows import prob_first
 from robopref.data.store import TrajectoryStore
 from robopref.labelers.people import Answers
+from robopref.labelling.accounts import enrolled
 from robopref.labelling.export import export
 from robopref.labelling.quality import Said, alphas, records, reliability
 
@@ -22,8 +23,8 @@ _HISTORY = 100
 _VALUES = {"first": 2, "second": 0}
 
 
-def said(answers: Answers, clip_ms: float = 0.0) -> list[Said]:
-    """The pairwise answers that count now, as quality control reads them. `clip_ms`: how long a clip lasts, if not known."""
+def said(answers: Answers, ms_per_step: float = 0.0) -> list[Said]:
+    """The pairwise answers that count now, as quality control reads them. `ms_per_step`: how long a step lasts at normal speed, if known."""
     found = []
     for e in answers.current():
         if e["mode"] != "pairs":
@@ -32,6 +33,7 @@ def said(answers: Answers, clip_ms: float = 0.0) -> list[Said]:
         prob = prob_first(client["choice"], server["shown"])
         side = {"left": True, "right": False}.get(client["choice"])
         a, b = (f"{w.episode}:{w.start}:{w.end}" for w in e["windows"])
+        clip_ms = ms_per_step * max(w.end - w.start for w in e["windows"]) / max(float(client.get("speed", 1.0)), 0.25)
         found.append(Said(
             e["annotator"], e["repeat_of"] or e["item"], None if math.isnan(prob) else round(2 * prob), side,
             float(client.get("response_ms", 0.0)) if "response_ms" in client else math.inf, clip_ms, bool(e["repeat_of"]), _VALUES.get(e["gold"]), (a, b),
@@ -53,25 +55,31 @@ def export_again(dataset: Path) -> int:
         answers.close()
 
 
-def summary(project: Project) -> dict[str, Any]:
-    """Everything on the organiser's page, JSON-ready (nan becomes null)."""
-    answers = project.answers
-    frames = [w.end - w.start for w in project.clips._jobs] or [0]
-    clip_ms = 1000 * (sum(frames) / len(frames)) / project.clips.stride / project.clips.fps
-    own = said(answers, clip_ms)
-    people = {p.id: p.role for p in project.accounts.people()}
+def summary(project: Project, counts: dict[str, int]) -> dict[str, Any]:
+    """Everything on the organiser's page, JSON-ready (nan becomes null), through a connection of its own: it runs beside the server's thread."""
+    answers = Answers(project.options.dataset)
+    try:
+        return _summary(project, answers, counts)
+    finally:
+        answers.close()
+
+
+def _summary(project: Project, answers: Answers, counts: dict[str, int]) -> dict[str, Any]:
+    own = said(answers, project.clips.ms_per_step)
+    people = {p.id: p.role for p in enrolled(answers.log)}
     rows = [asdict(r) | {"role": people.get(r.name, "")} for r in records(own)]
     silent = [{"name": n, "role": r, "answers": 0} for n, r in people.items() if n not in {row["name"] for row in rows}]
     choices: dict[str, int] = {}
     by_strategy: dict[str, int] = {}
-    for e in answers.current():
+    current = answers.current()
+    for e in current:
         choice, strategy = e["body"]["client"]["choice"], e["body"]["server"].get("strategy", "")
         choices[choice] = choices.get(choice, 0) + 1
         by_strategy[strategy] = by_strategy.get(strategy, 0) + 1
     told = {
-        "people": rows + silent, "alpha": alphas(own), "counts": answers.queue.counts(), "target": project.target,
+        "people": rows + silent, "alpha": alphas(own), "counts": counts, "target": project.target,
         "choices": choices, "strategies": by_strategy, "problems": answers.problems(), "head": answers.log.head()[:16],
-        "times": _per_person_times(own), "timeline": _timeline(answers), "failed": sorted(set(project.clips._failed.values()))[:10],
+        "times": _per_person_times(own), "timeline": _timeline(current), "failed": project.clips.failures[:10],
         "scored": project.scorer.rounds,
     }  # fmt: skip
     return json.loads(json.dumps(_finite(told)))
@@ -105,9 +113,9 @@ def _per_person_times(own: Sequence[Said]) -> dict[str, list[float]]:
     return {name: values[-200:] for name, values in times.items()}
 
 
-def _timeline(answers: Answers) -> list[int]:
+def _timeline(current: Sequence[dict[str, Any]]) -> list[int]:
     """Minutes since the first answer, one number per answer (at most the last 2000)."""
-    times = [e["t_ms"] for e in answers.current()][-2000:]
+    times = [e["t_ms"] for e in current][-2000:]
     return [round((t - times[0]) / 60_000) for t in times]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robopref import __version__
@@ -38,7 +39,7 @@ class Project:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.store = TrajectoryStore(options.dataset)
-        plan = CheckPlan(options.repeats, 14 if options.screen else 0)
+        plan = CheckPlan(options.repeats, 14 if options.screen else 0) if options.mode == "pairs" else CheckPlan(0.0)
         pool = questions(
             self.store.episodes, options.mode, options.pool, options.seed, options.segment, options.clips, options.pairs or DEFAULT_TARGET,
             proposed(self.store),
@@ -56,6 +57,9 @@ class Project:
         self._needs: dict[str, tuple[Window, ...]] = {}
         self._gold = self._gold_pairs() if options.gold else []
         self.answers.queue.add(pool, self._hash, options.overlap, ready=False)
+        self.answers.queue.begin({one.id for one in pool}, options.mode)
+        self.answers.queue.shows = self._shows
+        self.answers.reopen_unmade()
         self._index()
         strategy = options.strategy if options.mode == "pairs" else "random"
         self.scorer = Scorer(self.answers, self.store.root, strategy, options.seed, self._nudge_from_thread)
@@ -64,32 +68,40 @@ class Project:
         """A lease as the page gets it: no episode numbers, no hint about checks."""
         told = {k: given[k] for k in ("item", "slot", "gen", "token", "mode")}
         told["name"] = f"{given['item']}/{given['slot']}"
+        for window in given[
+            "windows"
+        ]:  # an answer of before that was taken back may have been about clips of another size
+            self.clips.start(window, self._clip_done)
         return told | {"clips": [self.clips.describe(w) for w in given["windows"]], "question_id": self.question_id}
 
-    def server_part(self, item: object) -> dict[str, Any]:
-        """What is stored with every event besides what the page says."""
-        told: dict[str, Any] = {
-            "question_id": self.question_id,
-            "label_model": self.options.label_model,
-            "version": __version__,
-        }
+    def server_part(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """What is stored with every event besides what the page says. An answer that arrives late keeps the wording that it was given under."""
+        item, body = event.get("item"), event.get("body")
+        wording = self._wordings.get(
+            str(body.get("question_id")) if isinstance(body, dict) else "", self._wordings[self.question_id]
+        )
+        told: dict[str, Any] = dict(wording) | {"version": __version__}
         if isinstance(item, str) and item in self._needs:
             told["hashes"] = [self._hash(w)[:16] for w in self._needs[item]]
             told["cameras"] = list(self.clips.cameras)
         return told
 
     def progress(self, person: str) -> dict[str, Any]:
-        """Counts for the page: all answers, the person's own, what is wanted, and how many questions can be shown now."""
-        counts = self.answers.queue.counts()
-        mine = self.answers.log.db.execute(
-            "SELECT count(*) FROM slot WHERE who = ? AND state = 'done'", (person,)
-        ).fetchone()[0]
+        """Counts for the page: all answers, the person's own, what is wanted, and how many questions can be shown now.
+
+        Checks are counted with the others, on both sides: a number that stands still would tell which question was one.
+        """
+        counts, plan = self.answers.queue.counts(), self.answers.queue.plan
+        finished, wanted = counts["done"] >= self.target, self.target + int(plan.share * self.target)
         return {
-            "done": counts["done"],
-            "target": self.target,
-            "mine": mine,
+            "done": wanted if finished else min(counts["done"] + self.answers.queue.checks(), wanted - 1),
+            "target": wanted,
+            "mine": self.answers.queue.answered_by(person),
             "ready": counts["open"] - counts["leased"],
+            "leased": counts["leased"],
             "waiting": counts["waiting"],
+            "closed": counts["closed"],
+            "finished": finished,
         }
 
     async def keep_going(self) -> None:
@@ -123,6 +135,8 @@ class Project:
         with self.answers.log.write() as db:
             db.execute(_QUESTION)
             db.execute("INSERT OR IGNORE INTO question VALUES (?,?,?,?,?,?)", (digest[:16], *told, digest))
+            rows = db.execute("SELECT id, label_model FROM question").fetchall()
+        self._wordings = {r["id"]: {"question_id": r["id"], "label_model": r["label_model"]} for r in rows}
         return digest[:16]
 
     def _hash(self, window: Window) -> str:
@@ -141,22 +155,24 @@ class Project:
                 self._items[w].add(row["id"])
 
     def _release(self) -> None:
-        ready = [i for i in self._waiting(10**9) if all(self.clips.ready(w) for w in self._needs.get(i, ()))]
-        self.answers.queue.release_waiting([i for i in ready if i in self._needs])
+        """Open what has its clips; what was open before, and has none of this size or these cameras, waits."""
+        queue = self.answers.queue
+        queue.hold_back(self._has_clips)
+        queue.release_waiting({item for item in queue.waiting(10**9) if self._has_clips(item)})
         self._release_gold()
 
-    def _waiting(self, count: int) -> list[str]:
-        rows = self.answers.log.db.execute(
-            "SELECT item FROM slot WHERE state = 'waiting' ORDER BY prio DESC, item, slot LIMIT ?", (count,)
-        )
-        return [row["item"] for row in rows]
+    def _has_clips(self, item: str) -> bool:
+        return item in self._needs and self._shows(self._needs[item])
+
+    def _shows(self, windows: Sequence[Window]) -> bool:
+        return all(self.clips.ready(w) for w in windows)
 
     def _start_clips(self) -> None:
         counts = self.answers.queue.counts()
         if self.clips.busy >= AT_ONCE or (counts["open"] - counts["leased"] >= AHEAD and not self._gold):
             return
         gold = [w for one in self._gold for w in one.windows]
-        windows = [w for item in self._waiting(50) for w in self._needs.get(item, ())]
+        windows = [w for item in self.answers.queue.waiting(50) for w in self._needs.get(item, ())]
         for window in [*windows[:8], *gold, *windows[8:]]:
             if self.clips.busy >= AT_ONCE:
                 return
@@ -177,14 +193,13 @@ class Project:
                 self.answers.close_broken(item, why)
             self._gold = [one for one in self._gold if window not in one.windows]
         elif self.clips.ready(window):
-            ready = [i for i in self._items[window] if all(self.clips.ready(w) for w in self._needs[i])]
-            self.answers.queue.release_waiting(ready)
+            self.answers.queue.release_waiting([i for i in self._items[window] if self._has_clips(i)])
         self._release_gold()
         self.nudge()
 
     def _release_gold(self) -> None:
         """Gold questions join the checks once their clips exist."""
-        ready = [one for one in self._gold if all(self.clips.ready(w) for w in one.windows)]
+        ready = [one for one in self._gold if self._shows(one.windows)]
         if ready:
             self.answers.queue.add(ready, self._hash)
             self._gold = [one for one in self._gold if one not in ready]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import bdtrc
 
 from robopref.agreement import DawidSkene, bradley_terry_ability, dawid_skene, krippendorff_alpha
 
@@ -89,24 +90,28 @@ def flags(answers: Sequence[Said]) -> list[str]:
     path = check_evidence(answers)
     if any(v <= _SURE for v in path) or any(v < _SETTLED for v in path[_ENOUGH - 1 :]):
         found.append("checks")
-    sides = [one.left for one in answers if one.left is not None]
-    if any(two_sided(sum(sides[:n]), n, 0.5) < _RARE for n in range(10, len(sides) + 1)):
+    sides, count = _running([one.left for one in answers if one.left is not None])
+    if (two_sided(sides, count)[9:] < _RARE).any():
         found.append("side bias")
-    hasty = [one.response_ms < _HASTE * one.clip_ms for one in answers]
-    if any(upper_tail(sum(hasty[:n]), n, 0.3) < _RARE for n in range(8, len(hasty) + 1)):
+    hasty, count = _running([one.response_ms < _HASTE * one.clip_ms for one in answers])
+    if (upper_tail(hasty, count, 0.3)[7:] < _RARE).any():
         found.append("speeding")
     return found
 
 
-def two_sided(k: int, n: int, p: float) -> float:
-    """Exact two-sided binomial p-value for p = 1/2."""
-    k = max(k, n - k)
-    return min(1.0, 2 * upper_tail(k, n, p))
+def _running(happened: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
+    """How often it had happened after 1, 2, ... N times, (N,), and those numbers."""
+    return np.cumsum(np.array(happened, dtype=np.int64)), np.arange(1, len(happened) + 1)
 
 
-def upper_tail(k: int, n: int, p: float) -> float:
-    """P(at least k of n)."""
-    return sum(math.comb(n, j) * p**j * (1 - p) ** (n - j) for j in range(k, n + 1))
+def two_sided(k: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Exact two-sided binomial p-value of k of n for p = 1/2, (N,)."""
+    return np.minimum(1.0, 2 * upper_tail(np.maximum(k, n - k), n, 0.5))
+
+
+def upper_tail(k: np.ndarray, n: np.ndarray, p: float) -> np.ndarray:
+    """P(at least k of n), (N,)."""
+    return np.asarray(np.where(k > 0, bdtrc(np.maximum(k, 1) - 1, n, p), 1.0))
 
 
 def records(answers: Sequence[Said]) -> list[Record]:

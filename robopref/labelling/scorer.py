@@ -98,7 +98,8 @@ def rescored(dataset: str, strategy: str, seed: int) -> list[Rescored]:
     ]
     rows = answers.log.db.execute(
         "SELECT c.id, c.windows, max(s.prio) AS prio FROM slot s JOIN comparison c ON c.id = s.item WHERE s.state IN ('open', 'waiting') "
-        "AND s.only_for IS NULL AND c.mode = 'pairs' AND s.prio < ? GROUP BY c.id ORDER BY c.id", (PROPOSED,)
+        "AND s.only_for IS NULL AND c.mode = 'pairs' AND s.prio < ? "
+        "AND (s.item IN (SELECT item FROM asked WHERE mode = 'pairs') OR NOT EXISTS (SELECT 1 FROM asked WHERE mode = 'pairs')) GROUP BY c.id ORDER BY c.id", (PROPOSED,)
     ).fetchall()  # fmt: skip
     asked = [([(w.episode, w.start, w.end) for w in windows], prob) for windows, prob in told if prob == prob]
     if not rows or not asked:

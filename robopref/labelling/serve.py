@@ -17,14 +17,19 @@ from robopref.labelling.options import Options, parse
 
 
 def annotate(words: Sequence[str]) -> int:
-    """Run the labelling server (or, with export=true, only write the sidecar); returns the exit code."""
+    """Run the labelling server (or, with export=true or restore=true, only write the sidecar or read it); returns the exit code."""
     options = parse(words)
-    _check_extra()
+    if options.restore:
+        from robopref.labelling.restore import restore
+
+        print(f"{restore(options.dataset)} answers came back from {options.dataset / 'meta/preferences'}")
+        return 0
     if options.export:
         from robopref.labelling.organiser import export_again
 
         print(f"{export_again(options.dataset)} new rows in {options.dataset / 'meta/preferences'}")
         return 0
+    _check_extra()
     if not options.loopback and not options.annotators:
         raise InputError(
             f"host: got {options.host}, which others can reach, wanted annotators=[NAME,...] with it: everybody gets a link of their own.\n"
@@ -58,7 +63,8 @@ def serve(project: Any, bound: socket.socket, links: list[tuple[str, str]]) -> N
         app = _Delayed(app, options.delay / 1000)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, date_header=True, proxy_headers=False, ws="none", lifespan="on",
-        workers=1, limit_concurrency=500, timeout_keep_alive=75, timeout_graceful_shutdown=3, h11_max_incomplete_event_size=32 * 1024,
+        workers=1, limit_concurrency=900,  # a browser opens up to six connections: a hundred people
+        timeout_keep_alive=75, timeout_graceful_shutdown=3, h11_max_incomplete_event_size=32 * 1024,
         ssl_certfile=options.tls_cert or None, ssl_keyfile=options.tls_key or None,
     )  # fmt: skip
 

@@ -45,11 +45,12 @@ export class Keys {
       if (!["Shift", "Control", "Alt", "Meta"].includes(event.key)) { this.learning = undefined; this.onCommand("learned"); }
       return;
     }
-    if (!this.on || event.repeat || event.isComposing || event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
+    const shifted = event.getModifierState?.("AltGraph"); // how many keyboards type [ and ]
+    if (!this.on || event.repeat || event.isComposing || ((event.ctrlKey || event.altKey) && !shifted) || event.metaKey || event.defaultPrevented) return;
     const target = event.target;
     if (target instanceof HTMLElement && (target.isContentEditable || ["INPUT", "TEXTAREA", "SELECT"].includes(target.tagName) && !["checkbox", "range"].includes(target.type))) return;
     if (document.querySelector("dialog[open]") && event.key !== "?") return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const key = this.meant(event);
     // Enter and Space work the control that has the focus; arrows move a focused slider.
     if (target instanceof HTMLElement && ["BUTTON", "A", "SUMMARY"].includes(target.tagName) && (key === "Enter" || key === " ")) return;
     if (target instanceof HTMLInputElement && (target.type === "range" ? key.startsWith("Arrow") : key === " ")) return;
@@ -57,6 +58,13 @@ export class Keys {
     if (!name) return;
     event.preventDefault();
     this.onCommand(name, key);
+  }
+
+  // A key of another alphabet means the letter in its place, unless it was given a meaning of its own.
+  meant(event) {
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const own = Object.values(this.map).some((keys) => keys.includes(key));
+    return !own && /^[^\x00-\x7f]$/.test(key) && /^Key[A-Z]$/.test(event.code) ? event.code[3].toLowerCase() : key;
   }
 
   table(body) {

@@ -8,6 +8,7 @@ import { toggleTheme } from "./theme.js";
 
 const $ = (id) => document.getElementById(id);
 const SPEEDS = [0.25, 0.5, 1, 2, 4], UNDO = 3;
+const wellFormed = (text) => text.toWellFormed?.() ?? text; // a field that is full may cut a character in two
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 let config, outbox, feed, keys, said, current, past = [], undoing, hiddenAt, tells = 0;
 
@@ -47,8 +48,11 @@ function fed() {
   if (current) return;
   if (feed.ready.length) { next(); return; }
   if (feed.trouble) { tell(feed.trouble.message); if (feed.trouble.status === 401) only("login"); return; }
-  const { done, target, waiting } = feed.progress;
-  if (done >= target || (!waiting && !feed.progress.ready)) only("done"); else only("wait");
+  const { finished, waiting, leased, ready, closed } = feed.progress;
+  only(!finished && (waiting || leased) ? "wait" : "done");
+  $("done-text").textContent = finished ? "Everything that was asked has an answer. Thank you!"
+    : ready ? "You have answered or skipped all that can be asked of you. Thank you!"
+      : closed ? `No question is left: ${closed} were taken out, because a clip cannot be made or was called broken.` : "No question is left. Thank you!";
   $("wait-text").textContent = waiting ? `The next clips are being made (${waiting} questions wait for theirs).` : "Everything left is with other people right now.";
 }
 
@@ -112,7 +116,7 @@ function answer(choice, extra = {}, key = undefined) {
   const why = other ? "" : early();
   if (why) { tell(why); return; }
   const place = { item: current.item, slot: current.slot, gen: current.gen, token: current.token };
-  const note = $("note").value.trim();
+  const note = wellFormed($("note").value.trim());
   const question = current;
   question.player.hide(); // the next question first, the rest in the background
   const body = other ? { ...(note && { note }), agent: navigator.userAgent.slice(0, 300) } : said.body(choice, extra, question.player, question, note, key);
@@ -221,6 +225,7 @@ function digit(key) {
   else if (n <= current.clips.length) {
     said.place(n - 1);
     if (mode === "best_worst" && said.order.length === 2) { answer("chosen", { best: said.order[0], worst: said.order[1] }, key); return; }
+    if (mode === "best_worst") tell(said.order.length ? `Clip ${said.order[0] + 1} is best. Which is worst?` : "Which is best?");
     if (mode === "ranking" && said.order.length < current.clips.length) tell(`Place ${said.tiers.length + 1}: which comes next?`);
     if (mode === "ranking" && said.order.length === current.clips.length) tell("All placed: Enter hands in, a digit takes one back.");
   }
@@ -239,7 +244,7 @@ function command(name, key) {
     play: () => (player.playing ? player.pause() : player.play()), back: () => player.step(-1), forward: () => player.step(1),
     slower: () => rate(-1), faster: () => rate(1), loop: () => { $("loop").checked = player.loop = !player.loop; }, note: () => $("note").focus(),
     side: () => { said.side = (said.side + 1) % current.clips.length; }, span_start: () => { said.startSpan(step()); },
-    span_end: () => { tell(said.endSpan(step())); }, keypoint: () => { said.addKeypoint(step()); },
+    span_end: () => { tell(said.endSpan(step())); }, keypoint: () => { tell(said.addKeypoint(step())); },
     digit: () => digit(key), tie: () => { said.tieNext = true; tell("The next clip ties with the last one."); },
     enter: () => { if (current.mode === "ranking") { if (said.order.length === current.clips.length) answer("ranked", { ranking: said.tiers }, key); else tell("Place every clip first."); } },
   };
@@ -287,7 +292,7 @@ function buttons() {
   buttons.wired = true;
   $("reasons").append(...config.reasons.map((name, n) => {
     const button = document.createElement("button");
-    button.type = "button"; button.dataset.reason = name; button.textContent = `${n + 4} ${name}`;
+    button.type = "button"; button.dataset.reason = name; button.textContent = n + 4 <= 9 ? `${n + 4} ${name}` : name;
     button.addEventListener("click", () => { said.toggleReason(name); refresh(); });
     return button;
   }));
@@ -313,7 +318,7 @@ $("login-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const given = $("token").value.trim();
   const token = given.includes("#t=") ? given.split("#t=")[1] : given;
-  try { await post("/api/login", { token }); $("token").value = ""; tell(""); only(""); await boot(); }
+  try { await post("/api/login", { token }); location.reload(); } // whatever this page held before is given out anew
   catch (error) { if (!(error instanceof Refused)) throw error; tell(error.message); }
 });
 boot();

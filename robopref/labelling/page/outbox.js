@@ -11,6 +11,15 @@ const open = (name) => new Promise((resolve, reject) => {
   asked.onerror = () => reject(asked.error);
 });
 
+const BATCH = 20, BYTES = 40000; // of one request: the server takes 50 events, and 64 kB
+const bytes = (entry) => new Blob([JSON.stringify(entry.event)]).size;
+
+// The first entries that fit into one request, always at least one.
+function fitting(entries) {
+  let size = 0;
+  return entries.slice(0, BATCH).filter((entry, n) => (size += bytes(entry)) <= BYTES || n === 0);
+}
+
 const KEEPS_NOTHING = "this browser keeps nothing: do not close the page while answers wait";
 
 const done = (request) => new Promise((resolve, reject) => {
@@ -34,6 +43,10 @@ export class Outbox {
   async start() {
     try { this.db = await open(this.name); } catch { this.trouble = KEEPS_NOTHING; }
     await this.count();
+    if (window.BroadcastChannel) {
+      this.tabs = new BroadcastChannel(this.name);
+      this.tabs.onmessage = ({ data }) => { if (data.person === this.person) { this.onReceipt(data.receipt, data.event); this.count(); } };
+    }
     this.send();
   }
 
@@ -81,12 +94,15 @@ export class Outbox {
     if (this.sending) return;
     this.sending = true;
     try {
-      for (let batch; (batch = (await this.entries()).slice(0, 20)).length;) {
+      for (let batch; (batch = fitting(await this.entries())).length;) {
         const { receipts, progress } = await post("/api/events", { events: batch.map((entry) => entry.event) });
         this.trouble = ""; this.wait = 0;
         for (const [n, entry] of batch.entries()) await this.settle(entry, receipts[n]);
         await this.count();
-        for (const [n, entry] of batch.entries()) this.onReceipt(receipts[n], entry.event, progress);
+        for (const [n, entry] of batch.entries()) {
+          this.onReceipt(receipts[n], entry.event, progress);
+          this.tabs?.postMessage({ person: this.person, receipt: receipts[n], event: entry.event }); // it may be another tab's event
+        }
       }
     } catch (error) {
       this.trouble = error.message;

@@ -1,5 +1,6 @@
 // The clips of one question on one clock. Corrects rarely and hard: all clips are paused, sought and started together.
 const FREEZE = 250, PATIENCE = 250, REST = 1000, READY = 10000; // milliseconds
+const AGAIN = 1500; // milliseconds until a clip that could not be fetched is asked for again
 const FAR = 2; // frames apart that are corrected without patience
 const CRAWL = 0.0625, HOLD = 1000; // speed of a clip that waits for another to begin, and how many milliseconds that may take
 
@@ -42,7 +43,13 @@ export class Player {
     return figure;
   }
 
-  retry(video) {
+  // A server that is away for a while, or has yet to make the clip, is no fault of the clip.
+  async retry(video) {
+    const source = video.src;
+    let status = 0;
+    try { status = (await fetch(source, { method: "HEAD", credentials: "same-origin" })).status; } catch { /* nobody is there */ }
+    if (!video.isConnected || video.src !== source) return; // closed meanwhile
+    if (status === 0 || status === 429 || status >= 500) { setTimeout(() => { if (video.isConnected && video.src === source) video.load(); }, AGAIN); return; }
     if (!video.dataset.retried) { video.dataset.retried = "yes"; video.load(); return; }
     this.failed = true;
     const told = document.createElement("p");

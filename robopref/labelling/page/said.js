@@ -1,4 +1,6 @@
 // What a person says about the current question besides the answer itself. Made anew for every question: nothing leaks.
+const MOST = 64, full = `an answer holds ${MOST} marks of a kind`; // as the server does
+
 export class Said {
   constructor(count) { Object.assign(this, { count, strength: 0, reasons: new Set(), spans: [], keypoints: [], order: [], ties: new Set(), side: 0, open: undefined, shownAt: performance.now(), firstAt: undefined, away: 0 }); }
 
@@ -9,12 +11,18 @@ export class Said {
   endSpan(step) {
     if (!this.open || this.open[0] !== this.side) return "mark the start of the span first";
     const [from, to] = [Math.min(this.open[1], step), Math.max(this.open[1], step) + 1];
-    this.spans.push([this.side, from, to]);
     this.open = undefined;
+    if (this.spans.length === MOST) return full;
+    this.spans.push([this.side, from, to]);
     return "";
   }
 
-  addKeypoint(step) { if (!this.keypoints.some(([side, at]) => side === this.side && at === step)) this.keypoints.push([this.side, step]); }
+  addKeypoint(step) {
+    if (this.keypoints.some(([side, at]) => side === this.side && at === step)) return "";
+    if (this.keypoints.length === MOST) return full;
+    this.keypoints.push([this.side, step]);
+    return "";
+  }
 
   // Ranking: the next clip is placed behind (or, after a tie, beside) the last one; again: taken back.
   place(position) {
