@@ -10,9 +10,11 @@ import pytest
 from browser import PATIENCE, all_saved, at_question, browsing, goto, open_page, press
 from robopref.benchmarks.labelling import painted
 from robopref.benchmarks.labelling.browser import kill_browser, with_profile
-from robopref.benchmarks.labelling.server import Server, answer, dataset, serving
+from robopref.benchmarks.labelling.server import Server, acted, answer, dataset, serving
+from robopref.envs.point_mass import PointMass
 
 from robopref.data.answer_rows import prob_first
+from robopref.data.store import StoreWriter
 from robopref.labelers.people import Answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -235,14 +237,14 @@ def test_long_notes_in_any_script_go_out_in_pieces_that_the_server_takes(browser
         at_question(page)
         before = len(stored(root)[0])
         page.route("**/api/events", fails)
-        for _ in range(14):
+        for _ in range(12):
             page.fill("#note", "字" * 1990 + "🙂" * 6)  # the last one is cut in two
             page.keyboard.press("Escape")
             press(page, "a")
         page.unroute("**/api/events")
         all_saved(page)
         events = stored(root, before)[0]
-        assert [e["counted"] for e in events] == [1] * 14 and page.errors == []
+        assert [e["counted"] for e in events] == [1] * 12 and page.errors == []
         assert all(e["body"]["client"]["note"].startswith("字" * 1990) for e in events)
         page.context.close()
 
@@ -280,6 +282,49 @@ def test_a_clip_that_cannot_be_fetched_for_a_while_is_fetched_later(browser, ser
     at_question(page)
     press(page, "ArrowUp")
     page.context.close()
+
+
+def test_who_skips_the_last_question_is_told_what_is_true(browser, tmp_path):
+    with serving(dataset(tmp_path / "store", 2), "minimum=0", "repeats=0") as server:
+        page = open_page(browser, server.link)
+        at_question(page)
+        page.keyboard.press("n")
+        page.wait_for_selector("#done:not([hidden])")
+        assert "answered or skipped" in page.inner_text("#done-text")
+        page.keyboard.press("z")
+        at_question(page, 1)
+        page.keyboard.press("a")
+        page.wait_for_function("() => document.getElementById('done-text').textContent.includes('has an answer')")
+        page.context.close()
+
+
+def test_clips_of_one_frame_can_be_compared(browser, tmp_path):
+    with StoreWriter(tmp_path / "store", fps=20) as writer:
+        for seed, steps in enumerate((1, 1, 12)):
+            one = acted(PointMass(horizon=12, image_size=64), seed, 0.3)
+            writer.add(one.window(0, steps))
+    with serving(tmp_path / "store", "minimum=0", "repeats=0", "strategy=random") as server:
+        page = open_page(browser, server.link)
+        count = 0
+        lengths = []
+        for _ in range(3):
+            count = at_question(page, count)
+            page.wait_for_timeout(700)
+            lengths.append(page.inner_text("#frame").split(" / ")[1])
+            page.keyboard.press(".")
+            page.keyboard.press("ArrowLeft")
+        page.wait_for_selector("#done:not([hidden])")
+        assert sorted(lengths) == ["1", "12", "12"] and page.errors == []
+        page.context.close()
+
+
+def test_keys_of_another_alphabet_mean_those_in_their_place(page, root):
+    before = len(stored(root)[0])
+    count = page.evaluate("window.frames_.length")
+    page.evaluate("document.dispatchEvent(new KeyboardEvent('keydown', { key: 'в', code: 'KeyD', bubbles: true }))")
+    at_question(page, count)
+    all_saved(page)
+    assert [e["body"]["client"]["choice"] for e in stored(root, before)[0]] == ["right"]
 
 
 def test_h264_plays_and_nothing_needs_a_network(page):

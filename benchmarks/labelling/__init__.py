@@ -13,7 +13,7 @@ from typing import Any
 from robopref.arrays import InputError
 from robopref.bench import in_parts
 
-from . import active, attacks, clips, crowd, durability, page, raters, weight
+from . import active, attacks, clips, crowd, disk, durability, page, raters, screens, weight
 
 Rows = dict[str, dict[str, Any]]
 Part = Callable[[bool], Rows]
@@ -29,10 +29,11 @@ def _told(measure: Part, quick: bool) -> Rows:
 
 TIMED: dict[str, Part] = {
     "clips": clips.run, "acknowledgement": durability.acknowledgement, "crowd50": crowd.fifty, "crowd100": crowd.hundred,
-    "latency": page.latency, "scripted": page.scripted, "synchrony": page.synchrony,
+    "latency": page.latency, "scripted": page.scripted, "synchrony": page.synchrony, "loaded": page.loaded,
 }  # fmt: skip
 COUNTED: dict[str, Part] = {
     "weight": weight.run, "raters": raters.run, "attacks": attacks.run, "killed": durability.killed, "browser_killed": durability.browser_killed,
+    "disk": disk.run, "screens": screens.run,
     **{f"active_{noise}": partial(active.noisy, noise) for noise in active.NOISES},
 }  # fmt: skip
 PARTS: dict[str, Part] = {name: partial(_told, measure) for name, measure in (TIMED | COUNTED).items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .rows import at_least, at_most
-from .server import Client, dataset, serving
+from .server import Client, answer, dataset, serving
 
 PATHS = (
     "/../pyproject.toml", "/..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/media/../../answers.sqlite", "/media/..%2fanswers.sqlite",
@@ -40,12 +40,17 @@ BODIES = (
 EVENTS: tuple[dict[str, Any], ...] = (
     {"kind": "answer", "item": "x' OR 1=1 --", "slot": 0, "body": {"choice": "left"}}, {"kind": "login", "body": {}}, {"kind": "answer", "body": []},
     {"kind": "undo", "supersedes": "somebody-elses", "body": {}}, {"kind": "note", "supersedes": "somebody-elses", "body": {"note": "x"}},
+    {"kind": "answer", "item": "\ud800", "slot": 0, "body": {"choice": "left"}}, {"kind": "answer", "item": "x", "slot": 10**30, "body": {"choice": "left"}},
+    {"kind": "undo", "supersedes": ["x"], "body": {}},
 )  # fmt: skip
 
 
 def run(quick: bool = False) -> dict[str, dict[str, Any]]:
     """Rows `attacks_tried` and `attacks_through`."""
-    with tempfile.TemporaryDirectory() as name, serving(dataset(Path(name) / "store", 4), "annotators=ada") as server:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        serving(dataset(Path(name) / "store", 4), "annotators=ada,bob", "repeats=0") as server,
+    ):
         ada, stranger = server.client("ada"), Client(server.address)
         tried = [(f"path {p}", ada.ask("GET", p)[0]) for p in PATHS]
         tried += [
@@ -67,5 +72,40 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
         for n, event in enumerate(EVENTS):
             status = ada.record(event | {"uid": f"attack-{n:05d}"})[0]["status"]
             tried.append((f"event {n}", 400 if status == "rejected" else 200))
-        through = [what for what, status in tried if status < 400]
+        tried += _replayed(ada, server.client("bob"))
+        through = [
+            what for what, status in tried if not 400 <= status < 500
+        ]  # a server that breaks has refused nothing
         return {"attacks_tried": at_least(len(tried), 60), "attacks_through": at_most(len(through), 0, which=through)}
+
+
+def _replayed(ada: Client, bob: Client) -> list[tuple[str, int]]:
+    """Answers sent once more, changed, by somebody else, or after they were taken back: none may count."""
+    (given,) = ada.next()
+    told = answer(given, "left", "replay-00000")
+    (first,) = ada.record(told)
+    undo = {"uid": "replay-undo0", "kind": "undo", "supersedes": told["uid"], "body": {}}
+    ada.record(undo)
+    (other,) = bob.next(tab="tab-00000002")
+    tried = {
+        "another choice": (ada, told | {"body": {"choice": "right"}}),
+        "another uid": (ada, told | {"uid": "replay-00001"}),
+        "another person": (bob, told),
+        "another person's lease": (bob, told | {"uid": "replay-00002"}),
+        "a script in a name of the event": (ada, told | {"uid": "<script>alert(1)</script>"}),
+        "an undo twice": (ada, undo | {"uid": "replay-undo1"}),
+        "somebody else's undo": (bob, undo | {"uid": "replay-undo2"}),
+        "a lease that was not given": (ada, answer(other, "left", "replay-00003")),
+        "a guessed token": (bob, answer(other | {"token": other["token"] + 1}, "left", "replay-00004")),
+    }
+    found = [
+        (f"replay {what}", 200 if who.record(event)[0]["status"] == "counted" else 400)
+        for what, (who, event) in tried.items()
+    ]
+    return [
+        *found,
+        (
+            "replay itself",
+            400 if first["status"] == "counted" and ada.record(told)[0]["status"] == "duplicate" else 200,
+        ),
+    ]

@@ -45,16 +45,22 @@ def driver() -> Iterator[Any]:
 
 
 @contextmanager
-def browsing() -> Iterator[Any]:
+def launched(playwright: Any) -> Iterator[Any]:
     """A browser that is closed at the end."""
+    browser = playwright.chromium.launch(executable_path=chromium(), args=ARGS)
+    try:
+        yield browser
+    finally:
+        browser.close()
+
+
+@contextmanager
+def browsing() -> Iterator[Any]:
+    """Playwright and a browser, both closed at the end; errors stay playwright's own."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with sync_playwright() as playwright, launched(playwright) as browser:
+        yield browser
 
 
 def opened(context: Any, link: str) -> Any:
