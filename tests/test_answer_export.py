@@ -8,7 +8,7 @@ from asked import event, undo
 from episodes import episode
 
 from robopref.arrays import InputError
-from robopref.data.answer_rows import Comparison, comparisons_of, prob_first
+from robopref.data.answer_rows import Comparison, comparisons_of, prob_first, unpaired_rows
 from robopref.data.feedback import read_feedback
 from robopref.data.pairs import Window
 from robopref.data.preferences import PreferenceStore
@@ -139,6 +139,12 @@ def test_rankings_expand_to_pairs_that_weigh_as_much_as_their_information():
     assert sorted(rows) == [(0, 1, 1.0), (0, 2, 1.0), (0, 3, 1.0), (1, 2, 1.0), (1, 3, 0.5), (2, 3, 0.0)]
     best = comparisons_of("best_worst", [2, 0, 1], {"choice": "chosen", "best": 0, "worst": 1})
     assert sorted(best) == [(1, 0, 1.0), (2, 0, 1.0), (2, 1, 1.0)]
+
+
+@pytest.mark.parametrize(("rating", "good"), [(1, [False]), (2, [False]), (3, []), (4, [True]), (5, [True])])
+def test_the_middle_rating_says_neither_good_nor_bad(store, rating, good):
+    rows = unpaired_rows((whole(store, 0),), "rating", [0], {"choice": "rated", "rating": rating})
+    assert [row["label"] for row in rows] == good
 
 
 def test_other_modes_leave_their_own_tables(store):

@@ -330,7 +330,7 @@ def test_answers_travel_encrypted_when_a_certificate_is_given(root, certificate)
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["host=0.0.0.0"], "annotators"), (["port=http"], "whole number"), (["mode=pair"], "pairs"), (["prot=1"], "port"), (["gold=-1"], "gold"),
+        (["host=0.0.0.0"], "annotators"), (["port=http"], "whole number"), (["mode=pair"], "pairs"), (["prot=1"], "port"), (["gold=-1"], "gold"), (["gold=3", "repeats=0"], "among the checks"),
         (["tls_cert=a"], "tls"), (["strategy=bald"], "strategy"), (["annotators=<b>", "pairs=3"], "name"), (["clips=20", "mode=ranking"], "clips"),
     ],
 )  # fmt: skip
@@ -431,7 +431,7 @@ def test_a_check_does_not_show_in_the_counts(tmp_path):
 def test_the_next_session_may_have_another_mode_size_and_wording(tmp_path):
     """What the last one left open is neither shown under the wrong question nor without clips."""
     root = dataset(tmp_path / "s", 8)
-    with serving(root, "repeats=0", "gold=3", "pairs=20") as server:
+    with serving(root, "repeats=0.01", "gold=3", "pairs=20") as server:
         client = server.client()
         (given,) = client.next()
         client.record(event(given))

@@ -205,14 +205,15 @@ def pair_rows(
 def unpaired_rows(
     windows: Sequence[Window], mode: str, shown: Sequence[int], body: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Judgements of single windows: flags, ratings, and two negatives for `both_bad`."""
+    """Judgements of single windows: flags, ratings (the middle one is neither good nor bad), and two negatives for `both_bad`."""
     choice = body["choice"]
     if mode == "pairs" and choice == "both_bad":
         judged: list[tuple[int, bool, str]] = [(0, False, "both_bad"), (1, False, "both_bad")]
     elif choice in ("success", "failure"):
         judged = [(0, choice == "success", choice)]
     elif choice == "rated":
-        judged = [(0, body["rating"] > (LEVELS + 1) / 2, f"{body['rating']}/{LEVELS}")]
+        above = 2 * body["rating"] - (LEVELS + 1)
+        judged = [(0, above > 0, f"{body['rating']}/{LEVELS}")] if above else []
     else:
         return []
     return [

@@ -84,6 +84,10 @@ class Options:
                 raise InputError(f"{name}: got {getattr(self, name)}, wanted {low} to {high}.")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise InputError("annotate: got only one of tls_cert and tls_key, wanted both files or neither.")
+        if self.gold and not self.repeats and not self.screen:
+            raise InputError(
+                f"gold: got {self.gold} with repeats=0, wanted repeats=SHARE or screen=true: gold questions come among the checks, and there would be none."
+            )
         if self.mode != "pairs" and (self.gold or self.screen):
             raise InputError(
                 f"{'gold' if self.gold else 'screen'}: got it with mode={self.mode}, wanted mode=pairs: only pairs are checked."
